@@ -1,0 +1,76 @@
+# One entry for everything. Needs Python 3.11 or newer, make and a C compiler; all else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTO_FILES := $(sort $(wildcard protos/paceline/protos/*.proto))
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test check format lint types layers proto proto-check bench freeze clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP)  ## make .venv and install paceline into it (again only when what it installs changed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setup: $(VENV)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  v >= (3, 11) or sys.exit(f"paceline needs Python 3.11 or newer, but $(PYTHON) is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,examples]'
+	@touch $@
+
+demo: setup  ## train a CNN on unequal workers under three policies and compare them
+	@$(BIN)/python examples/demo.py
+
+test: setup check  ## everything that CI runs
+	@echo "== tests"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types layers proto-check  ## all checks that run nothing
+
+format: setup  ## rewrite the sources as `make check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	@echo "== format and lint"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	@echo "== types"
+	$(BIN)/mypy
+
+layers: setup
+	@echo "== layers"
+	$(BIN)/lint-imports
+
+# $(1): the folder to write into
+protoc = $(BIN)/python -m grpc_tools.protoc -Iprotos --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+  --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_FILES)
+
+proto: setup  ## generate the wire modules from the .proto files
+	$(call protoc,protos)
+
+proto-check: setup
+	@echo "== generated wire modules"
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(call protoc,"$$fresh") && \
+	mkdir "$$fresh/committed" && cp protos/paceline/protos/*_pb2* "$$fresh/committed/" && \
+	diff -r "$$fresh/committed" "$$fresh/paceline/protos" \
+	  || { echo "the generated modules differ from the .proto files: run make proto and commit"; exit 1; }
+
+bench: setup  ## run every benchmark; figures go to standard output
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+freeze: setup  ## pin what .venv holds now in constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --all --exclude pip --exclude paceline --exclude-editable | sed 's/+.*$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove .venv, caches and build results; runs stay
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
