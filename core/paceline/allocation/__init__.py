@@ -1,0 +1,32 @@
+"""Pure algorithms that decide how many tasks each worker gets: (statistics, generator) -> allocation.
+
+Imports numpy and the standard library's data types only; no I/O, no clock, no global random numbers.
+"""
+
+from paceline.allocation.exact import allocate
+from paceline.allocation.newcomers import allocate_with_newcomers
+from paceline.allocation.scores import (
+    AS_RUN,
+    PAPER,
+    Constants,
+    ata_empirical_radius_s,
+    ata_empirical_scores,
+    ata_scores,
+    constant_for,
+    log_term,
+)
+from paceline.allocation.uniform import spread
+
+__all__ = [
+    "AS_RUN",
+    "PAPER",
+    "Constants",
+    "allocate",
+    "allocate_with_newcomers",
+    "ata_empirical_radius_s",
+    "ata_empirical_scores",
+    "ata_scores",
+    "constant_for",
+    "log_term",
+    "spread",
+]

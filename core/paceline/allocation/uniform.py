@@ -1,0 +1,50 @@
+"""Uniform allocation: the zero-score rule of ATA and the whole of UTA.
+
+Pure: numpy in, numpy out; chance comes in as a generator.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from paceline.errors import UsageError
+
+MAX_TASKS = 2**50
+"""Most tasks of one round: task numbers up to here stay exact in float64, with room to round a product."""
+
+
+def spread(
+    tasks: int, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64], n: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Spread tasks evenly over the chosen workers, the remainder over random distinct ones of them.
+
+    With fewer tasks than chosen workers, `tasks` random workers get one each. Draws from `rng` once if there is a
+    remainder, else not at all.
+
+    Args:
+        tasks: tasks to give out, at least 1.
+        chosen: a mask of shape (n,), or distinct indices of workers; at least one worker.
+        n: number of workers.
+    Returns:
+        tasks per worker, shape (n,), summing to `tasks`; 0 for workers not chosen.
+    Raises:
+        UsageError: `tasks` is out of range, or nobody is chosen.
+    Source: Maranjyan et al. (2025), Alg. 1 (zero scores) and the UTA baseline. The random distinct set for the
+        remainder is the rule that reproduces the paper's tables; the text does not state it.
+    """
+    check_tasks(tasks)
+    members = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+    if members.size == 0:
+        raise UsageError("no worker to allocate to: expected at least 1")
+    share, remainder = divmod(tasks, members.size)
+    allocation = np.zeros(n, dtype=np.int64)
+    allocation[members] = share
+    if remainder:
+        lucky = rng.choice(members.size, size=remainder, replace=False, shuffle=False)
+        allocation[members[lucky]] += 1
+    return allocation
+
+
+def check_tasks(tasks: int) -> None:
+    """Raise UsageError unless `tasks` is a number of tasks that one round can have."""
+    if not 1 <= tasks <= MAX_TASKS:
+        raise UsageError(f"tasks per round is {tasks}: expected 1 to 2**50")
