@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.allocation import allocate, allocate_with_newcomers
+from paceline.allocation import PAPER, allocate, allocate_with_newcomers, ata_empirical_scores
 from paceline.errors import UsageError
 
 
@@ -70,6 +70,20 @@ def test_more_newcomers_than_tasks_take_turns() -> None:
     counts = sum(allocate_with_newcomers(scores, 4, founders, rng) for _ in range(200))
     assert np.asarray(counts)[0] == 0
     assert np.asarray(counts)[1:].min() > 60  # 89 on average
+
+
+def test_a_late_joiner_has_a_score_after_28_rounds_and_nobody_stands_idle_meanwhile() -> None:
+    """The example of ADR-0001: it joins 16 equal workers in round 5,000, B = 23, ATA-Empirical with preset paper."""
+    rng = np.random.default_rng(0)
+    founders = np.array([True] * 16 + [False])
+    done, rounds = np.array([7000] * 16 + [0]), np.array([5000] * 16 + [1])
+    allocations = []
+    while (scores := ata_empirical_scores(done, done * 0.1, rounds, PAPER.ata_empirical))[16] == 0.0:
+        allocations.append(allocate_with_newcomers(scores, 23, founders, rng))
+        done, rounds = done + allocations[-1], rounds + 1
+    assert len(allocations) == 28
+    assert {int(allocation[16]) for allocation in allocations} == {2}
+    assert min(int(allocation[:16].min()) for allocation in allocations) == 1
 
 
 def test_masks_of_another_length_are_refused() -> None:
