@@ -1,0 +1,319 @@
+"""Computes one task's gradient in a worker. No I/O, no threads, no clock.
+
+Three buffers of the model's size are enough: the parameters (the pulled version), the current gradient, and the sum of
+the kept ones. The current gradient stays apart until somebody says that the task is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import TensorDataset
+
+from paceline.contribution import ContributionBuffer
+from paceline.errors import PacelineError, SettingsError, TaskError
+from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
+from paceline.job import Batch, Job, SampleSource, overrides
+from paceline.layout import Role, Rule, Sums, contribution_layout
+from paceline.seeding import seed_everything
+from paceline.tasks import task_samples, task_seed
+from paceline.tracebacks import describe, users_traceback
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSettings:
+    """What server and workers must agree on to compute the same task alike; said once, to the server.
+
+    Attributes:
+        micro_batch: samples per task.
+        micro_steps: slices of a task, each with its own forward and backward; at most micro_batch.
+        precision: "fp32" computes in the model's own dtype, "bf16" under autocast.
+        sums: "fast" or "exact", see layout.contribution_layout.
+
+    Raises:
+        SettingsError: a count below 1, or more micro-steps than samples.
+    """
+
+    seed: int
+    micro_batch: int
+    micro_steps: int = 1
+    precision: Precision = "fp32"
+    sums: Sums = "fast"
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1:
+            raise SettingsError(f"micro-batch is {self.micro_batch}: expected at least 1 sample per task")
+        if not 1 <= self.micro_steps <= self.micro_batch:
+            expected = f"expected 1 to {self.micro_batch}, the micro-batch"
+            raise SettingsError(f"micro-steps is {self.micro_steps}: {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBatch:
+    """A loaded task: a batch on the device for each micro-step, and the samples in each."""
+
+    task: int
+    parts: tuple[Batch, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGradient:
+    """A computed task, whose gradient lies in the runner's current gradient buffer.
+
+    Attributes:
+        loss_sum: sum of the losses over what the job counts.
+        samples: number that it counts: the samples, or the n of the job's (sum, n).
+    """
+
+    task: int
+    loss_sum: float
+    samples: int
+
+
+class TaskRunner:
+    """Loads and computes tasks at the version that the model holds.
+
+    Args:
+        job: the user's job.
+        flat: its model; after writing a version into it, call adopt_version.
+        dataset: its samples, at least settings.micro_batch.
+        settings: as the server said.
+    """
+
+    def __init__(self, job: Job, flat: FlatModel, dataset: SampleSource, settings: ComputeSettings) -> None:
+        self._job = job
+        self._flat = flat
+        self._dataset = dataset
+        self._settings = settings
+        self._n_samples = len(dataset)
+        self._contribution_layout = contribution_layout(flat.layout, settings.sums)
+        self._gradients = [
+            torch.zeros(r.numel, dtype=TORCH_DTYPE[r.dtype], device=flat.device) for _, r, _ in flat.trainable()
+        ]
+        self._views = [
+            (parameter, view)
+            for (_, region, parameters), gradient in zip(flat.trainable(), self._gradients, strict=True)
+            for parameter, view in zip(parameters, slot_views(region, gradient), strict=True)
+        ]
+        self._sources = self._list_sources()
+        self._version_buffers = flat.buffers.clone()
+        self._current: TaskGradient | None = None
+        # Indexing its tensors gives the batch that collating its samples one by one would, at a tenth of the time.
+        self._tensors = dataset.tensors if type(dataset) is TensorDataset and not overrides(job, "collate") else None
+
+    def new_sum(self) -> ContributionBuffer:
+        """Make an empty contribution on the model's device."""
+        return ContributionBuffer(self._contribution_layout, self._flat.device)
+
+    def adopt_version(self) -> None:
+        """Keep the buffers that a pull has just written: every task of this version starts from them."""
+        self._version_buffers.copy_(self._flat.buffers)
+
+    def load(self, task: int) -> TaskBatch:
+        """Load a task's samples and move them to the device.
+
+        Raises:
+            TaskError: the dataset or the job's collate raised, or memory ran out.
+        """
+        settings = self._settings
+        indices = task_samples(settings.seed, task, settings.micro_batch, self._n_samples)
+        seed_everything(task_seed(settings.seed, task, "loading"))
+        with _failures(task, "loading"):
+            slices = [indices] if settings.micro_steps == 1 else np.array_split(indices, settings.micro_steps)
+            parts = tuple(to_device(batch, self._flat.device) for batch in self._collated(slices))
+        return TaskBatch(task, parts, tuple(len(part) for part in slices))
+
+    def compute(self, batch: TaskBatch, should_stop: Callable[[], bool] = lambda: False) -> TaskGradient | None:
+        """Compute a task's gradient into the current gradient buffer, which forgets the one before.
+
+        Args:
+            batch: the loaded task.
+            should_stop: asked between micro-steps.
+
+        Returns:
+            None if should_stop said so; the buffer then holds nothing of use.
+
+        Raises:
+            TaskError: the job's code raised, memory ran out, or the loss, a gradient or a buffer is not finite.
+        """
+        self._current = None
+        self._restore()
+        seed_everything(task_seed(self._settings.seed, batch.task, "computing"))
+        loss_sum, samples = 0.0, 0
+        with _failures(batch.task, "computing"):
+            for number, (part, size) in enumerate(zip(batch.parts, batch.sizes, strict=True)):
+                if number and should_stop():
+                    return None
+                part_loss, part_samples = self._step(part, size)
+                loss_sum += part_loss
+                samples += part_samples
+        self._collect_strays()
+        self._check_finite(batch.task, loss_sum)
+        self._current = TaskGradient(batch.task, loss_sum, samples)
+        return self._current
+
+    def accumulate(self, total: ContributionBuffer, gradient: TaskGradient) -> None:
+        """Add the current gradient and the buffers it left to a sum.
+
+        Args:
+            total: made by new_sum.
+            gradient: what the last compute returned.
+
+        Raises:
+            PacelineError: the gradient is not the current one, so its numbers are gone.
+        """
+        if gradient is not self._current:
+            raise PacelineError(
+                f"the gradient of task {gradient.task} is gone: it was added or another was computed since"
+            )
+        self._current = None
+        lower = total.lowest_task is None or gradient.task < total.lowest_task
+        for (rule, weighted, source), target in zip(self._sources, total.segments, strict=True):
+            if rule is Rule.LOWEST:
+                if lower:
+                    target.copy_(source)
+            elif weighted:
+                target.add_(source, alpha=gradient.samples)
+            else:
+                target.add_(source)
+        if lower:
+            total.lowest_task = gradient.task
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given; before a clock is stopped."""
+        if self._flat.device.type == "cuda":
+            torch.cuda.synchronize(self._flat.device)
+
+    def _list_sources(self) -> list[tuple[Rule, bool, torch.Tensor]]:
+        """Say for each segment of a contribution: its rule, whether samples weigh it, the flat tensor it comes from."""
+        gradients = {index: g for (index, _, _), g in zip(self._flat.trainable(), self._gradients, strict=True)}
+        sources = []
+        for segment in self._contribution_layout.segments:
+            role = self._flat.layout.regions[segment.region].role
+            source = gradients.get(segment.region, self._flat.regions[segment.region])
+            sources.append((segment.rule, role is Role.AVERAGED, source))
+        return sources
+
+    def _collated(self, slices: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        if self._tensors is not None:
+            for part in slices:
+                index = torch.from_numpy(part.copy())
+                yield [tensor.index_select(0, index) for tensor in self._tensors]
+            return
+        fetch = getattr(self._dataset, "__getitems__", None)
+        for part in slices:
+            indices = part.tolist()
+            yield self._job.collate(fetch(indices) if fetch else [self._dataset[index] for index in indices])
+
+    def _restore(self) -> None:
+        if self._version_buffers.numel():
+            self._flat.buffers.copy_(self._version_buffers)
+        for gradient in self._gradients:
+            gradient.zero_()
+        for parameter, view in self._views:
+            if parameter.grad is not view:
+                parameter.grad = view
+
+    def _step(self, part: Batch, size: int) -> tuple[float, int]:
+        if self._settings.precision == "bf16":
+            with torch.autocast(self._flat.device.type, dtype=torch.bfloat16):
+                value = self._job.loss(self._flat.module, part)
+        else:
+            value = self._job.loss(self._flat.module, part)
+        return backward_of_sum(value, size)
+
+    def _collect_strays(self) -> None:
+        """Bring home gradients that are no longer our views, because the job's loss called zero_grad, say."""
+        for parameter, view in self._views:
+            if parameter.grad is view:
+                continue
+            if parameter.grad is None:
+                view.zero_()
+            else:
+                view.copy_(parameter.grad)
+
+    def _check_finite(self, task: int, loss_sum: float) -> None:
+        if not math.isfinite(loss_sum):
+            raise TaskError(f"task {task}: the loss is {loss_sum}", "non-finite")
+        bad = [
+            f"gradient of {name}"
+            for (_, region, _), gradient in zip(self._flat.trainable(), self._gradients, strict=True)
+            for name in non_finite_slots(region, gradient)
+        ]
+        for region, flat in zip(self._flat.layout.regions, self._flat.regions, strict=True):
+            if region.role is Role.AVERAGED:
+                bad += [f"buffer {name}" for name in non_finite_slots(region, flat)]
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise TaskError(f"task {task}: {bad[0]}{more} is not finite", "non-finite")
+
+
+def backward_of_sum(value: Any, size: int) -> tuple[float, int]:
+    """Take the gradient of a loss SUM, given what a job's loss returned.
+
+    Args:
+        value: a mean over ``size`` samples, or (sum, n).
+        size: samples in the batch.
+
+    Returns:
+        The loss sum and the number it counts.
+
+    Raises:
+        ValueError: the value is neither, or nothing trainable went into it.
+    """
+    loss, count = value if isinstance(value, tuple) else (value, None)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        what = (
+            f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        )
+        raise ValueError(f"loss() gave {what}: expected a scalar tensor with the mean, or (sum, n)")
+    if not loss.requires_grad:
+        raise ValueError("loss() gave a tensor that does not depend on the model's trainable parameters")
+    if count is None:
+        torch.autograd.backward(loss, torch.full_like(loss, size))
+        return loss.item() * size, size
+    samples = int(count)
+    if samples < 0:
+        raise ValueError(f"loss() gave (sum, n) with n = {samples}: expected a count")
+    torch.autograd.backward(loss)
+    return loss.item(), samples
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move all tensors of a batch, in tuples, lists and dicts too, to a device; leave the rest as it is."""
+    if device.type == "cpu":
+        return batch
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+@contextlib.contextmanager
+def _failures(task: int, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        kind = "out-of-memory" if _is_out_of_memory(error) else "exception"
+        message = f"task {task}: {doing} it raised {describe(error)}"
+        raise TaskError(message, kind, users_traceback(error)) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch's CPU allocator raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

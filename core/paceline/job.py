@@ -1,0 +1,84 @@
+"""What a user writes: a Job. Server and worker each import it from their own disk; no code crosses the wire."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import default_collate
+
+# A sample and a batch are whatever the user's dataset and collate make of them; paceline only carries them.
+Sample = Any
+Batch = Any
+# Mean loss over the batch, or the sum and the number that it counts.
+Loss = torch.Tensor | tuple[torch.Tensor, int | torch.Tensor]
+
+
+class SampleSource(Protocol):
+    """A map-style dataset with a length. ``__getitems__(list of indices)`` is used where it has one, as torch does."""
+
+    def __len__(self) -> int:
+        """Say how many samples there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Give one sample."""
+        ...
+
+
+class Job(abc.ABC):
+    """A model, its data, its loss and its optimizer.
+
+    Methods may draw random numbers from torch, numpy and random: paceline seeds all three, so that the same seed gives
+    the same model, and a task the same gradient whoever computes it.
+
+    Attributes:
+        data: this machine's folder with the data (``--data``), or None.
+    """
+
+    data: Path | None = None
+
+    @abc.abstractmethod
+    def model(self) -> torch.nn.Module:
+        """Build the model. Its train() or eval() mode stays as it is given."""
+
+    @abc.abstractmethod
+    def dataset(self) -> SampleSource:
+        """Open the training data: a map-style dataset with len()."""
+
+    @abc.abstractmethod
+    def loss(self, model: torch.nn.Module, batch: Batch) -> Loss:
+        """Compute the loss of a batch.
+
+        Returns:
+            The mean over the samples of the batch (a scalar tensor), or (sum, n): a sum over what is counted (tokens,
+            say) and the number of them. Means of whole rounds are weighted by it.
+        """
+
+    @abc.abstractmethod
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Make the optimizer over the model's parameters, groups and all. It lives on the server only."""
+
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        """Measure the model, e.g. ``{"accuracy": 0.97}``. The model is a copy in eval() mode, without gradients."""
+        return {}
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """Make a learning-rate scheduler; it is stepped once per round (ReduceLROnPlateau with the round's loss)."""
+        return None
+
+    def before_step(self, model: torch.nn.Module) -> None:
+        """Change the averaged gradients in place before the optimizer's step, on the server: clipping."""
+        return
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Make a batch of a list of samples."""
+        return default_collate(list(samples))
+
+
+def overrides(job: Job, method: str) -> bool:
+    """Tell whether the user's class has its own version of an optional method."""
+    return getattr(type(job), method) is not getattr(Job, method)

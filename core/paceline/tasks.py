@@ -1,0 +1,71 @@
+"""The task stream: which samples and which random numbers a task id stands for. Pure; no torch.
+
+Position p of the sample stream is sample ``perm_e[p mod N]`` with ``e = p div N``, where perm_e is the seed's
+permutation of epoch e. Task t holds positions [t m, (t + 1) m). So every sample comes once per epoch, no task is short,
+and a task may straddle two epochs.
+
+All chance comes from ``RandomState`` and from BLAKE2 digests: NEP 19 freezes the streams of RandomState for good, while
+those of ``Generator`` may change with a numpy release. Two machines with different numpy versions must agree on a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Phase = Literal["loading", "computing"]
+
+
+def task_samples(seed: int, task: int, micro_batch: int, n_samples: int) -> NDArray[np.int64]:
+    """Give the sample indices of a task, in order.
+
+    Args:
+        seed: the run's seed.
+        task: task id, >= 0.
+        micro_batch: samples per task, at most n_samples.
+        n_samples: length of the dataset.
+
+    Returns:
+        Shape (micro_batch,), int64, each in [0, n_samples). May be a read-only view of a cached permutation.
+
+    Raises:
+        ValueError: if task is negative or micro_batch is not in [1, n_samples].
+
+    Complexity: microseconds; the first task of an epoch pays for its permutation, O(n_samples).
+    """
+    if task < 0 or not 1 <= micro_batch <= n_samples:
+        raise ValueError(f"task {task} with micro_batch {micro_batch} of {n_samples} samples: no such task")
+    epoch, start = divmod(task * micro_batch, n_samples)
+    head = epoch_order(seed, epoch, n_samples)[start : start + micro_batch]
+    missing = micro_batch - len(head)
+    if not missing:
+        return head
+    return np.concatenate([head, epoch_order(seed, epoch + 1, n_samples)[:missing]])
+
+
+def task_seed(seed: int, task: int, phase: Phase) -> int:
+    """Give the seed of a task's random numbers while its samples are loaded, or while it is computed.
+
+    Returns:
+        An int in [0, 2^63), so that it fits every generator's seed.
+    """
+    return int.from_bytes(_digest(f"task/{seed}/{task}/{phase}", 8), "little") >> 1
+
+
+# Two epochs are in use while tasks straddle their border; two more serve a server beside its workers in one process.
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, n_samples: int) -> NDArray[np.int64]:
+    """Give the seed's permutation of the samples for one epoch; shape (n_samples,), read-only."""
+    words = np.frombuffer(_digest(f"epoch/{seed}/{epoch}", 32), dtype="<u4")
+    order = np.arange(n_samples, dtype=np.int64)
+    np.random.RandomState(words).shuffle(order)
+    order.flags.writeable = False
+    return order
+
+
+def _digest(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode("ascii"), digest_size=size).digest()

@@ -1,0 +1,118 @@
+"""Turns a round's sum into the next version, on the server. No threads: the caller keeps readers away meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from paceline.contribution import ContributionBuffer
+from paceline.errors import RunFailedError, UsageError
+from paceline.flat import TORCH_DTYPE, FlatModel, slot_views
+from paceline.job import Job
+from paceline.layout import ITEM_BYTES, Role
+from paceline.loading import build_optimizer, users_code
+from paceline.tracebacks import describe
+
+# One temporary of 1 MiB is all that narrowing a float64 sum takes.
+_PIECE_NUMEL = 1 << 17
+
+
+class Updater:
+    """A job's optimizer and scheduler over its model.
+
+    Args:
+        job: its optimizer and scheduler are made here.
+        flat: the model they step, in place.
+
+    Raises:
+        UsageError: an optimizer that cannot be driven by one gradient per round (see loading.build_optimizer), or a
+            scheduler that is none.
+    """
+
+    def __init__(self, job: Job, flat: FlatModel) -> None:
+        self._job = job
+        self._flat = flat
+        self._trainable = {index: parameters for index, _, parameters in flat.trainable()}
+        self.optimizer = build_optimizer(job, flat.module)
+        with users_code("scheduler()"):
+            self.scheduler = job.scheduler(self.optimizer)
+        if self.scheduler is not None and not isinstance(self.scheduler, LRScheduler | ReduceLROnPlateau):
+            raise UsageError(f"scheduler() gave {self.scheduler!r}: expected a torch learning-rate scheduler")
+
+    def apply(self, total: ContributionBuffer, divisor: float, samples: int, loss: float) -> None:
+        """Step the model by a round's sum, which is used up: its bytes become the gradients.
+
+        Args:
+            total: the sum of the round's contributions, on the model's device, of the model's layout.
+            divisor: the gradients' sum is divided by it; > 0.
+            samples: the buffers' weighted sum is divided by it; > 0.
+            loss: the round's mean loss, for schedulers that look at it.
+
+        Raises:
+            RunFailedError: divisor or samples is not positive, or before_step, the optimizer or the scheduler raised
+                (the cause, which tracebacks.users_traceback formats).
+        """
+        if divisor <= 0 or samples <= 0:
+            raise RunFailedError(f"a round with divisor {divisor} and {samples} samples: expected both positive")
+        for segment, summed in zip(total.layout.segments, total.segments, strict=True):
+            region, flat = self._flat.layout.regions[segment.region], self._flat.regions[segment.region]
+            if region.role is Role.TRAINABLE:
+                gradient = divide_in_place(summed, divisor, region.dtype)
+                for parameter, view in zip(self._trainable[segment.region], slot_views(region, gradient), strict=True):
+                    parameter.grad = view
+            elif region.role is Role.AVERAGED:
+                flat.copy_(summed.div_(samples))
+            else:
+                flat.copy_(summed)
+        try:
+            self._step(loss)
+        except Exception as error:
+            raise RunFailedError(f"the update (before_step, optimizer, scheduler) raised {describe(error)}") from error
+        # Or they would keep the sum's memory from its next use.
+        for parameter in itertools.chain.from_iterable(self._trainable.values()):
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state of optimizer and scheduler, for saving."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+    def _step(self, loss: float) -> None:
+        self._job.before_step(self._flat.module)
+        self.optimizer.step()
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+
+def divide_in_place(summed: torch.Tensor, divisor: float, dtype: str) -> torch.Tensor:
+    """Divide a flat sum and narrow it to a parameter's dtype within its own memory.
+
+    The division is done in the sum's dtype, then rounded once. Narrowing goes forward piece by piece: what is written
+    ends before what is still to be read begins, since an item of the result is no longer than one of the sum.
+
+    Args:
+        summed: flat, float32 or float64; destroyed.
+        divisor: > 0.
+        dtype: of the result, at most as wide.
+
+    Returns:
+        A view of the sum's memory: as many items of the given dtype.
+    """
+    if summed.dtype == TORCH_DTYPE[dtype]:
+        return summed.div_(divisor)
+    narrow = summed.view(torch.uint8)[: summed.numel() * ITEM_BYTES[dtype]].view(TORCH_DTYPE[dtype])
+    for start in range(0, summed.numel(), _PIECE_NUMEL):
+        piece = summed[start : start + _PIECE_NUMEL] / divisor
+        narrow[start : start + _PIECE_NUMEL].copy_(piece)
+    return narrow
