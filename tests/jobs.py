@@ -1,0 +1,234 @@
+"""Small jobs for tests of all levels, e.g. ``tests/jobs.py:DigitsLike``. No download, no data files."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from paceline.job import Job
+
+
+def digits_like(n_samples: int, noise_seed: int = 7) -> TensorDataset:
+    """Make images of shape (1, 8, 8) in ten classes: a fixed pattern per class plus noise; learnable, not trivial."""
+    patterns = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    generator = torch.Generator().manual_seed(noise_seed)
+    labels = torch.randint(0, 10, (n_samples,), generator=generator)
+    images = patterns[labels] + 1.5 * torch.randn(n_samples, 1, 8, 8, generator=generator)
+    return TensorDataset(images, labels)
+
+
+class DigitsLike(Job):
+    """A CNN with BatchNorm (float and integer buffers) and dropout, SGD with momentum."""
+
+    n_samples = 600
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(8 * 4 * 4, 10),
+        )
+
+    def dataset(self) -> TensorDataset:
+        return digits_like(self.n_samples)
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        images, labels = batch
+        return F.cross_entropy(model(images), labels)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        images, labels = digits_like(200, noise_seed=8).tensors
+        return {"accuracy": (model(images).argmax(1) == labels).double().mean().item()}
+
+
+class DigitsLikeAdam(DigitsLike):
+    """The same with Adam, which magnifies differences where a bias stands before BatchNorm."""
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=2e-3)
+
+
+class DigitsLikeFloat64(DigitsLike):
+    """The same with a float64 model."""
+
+    def model(self) -> nn.Module:
+        return super().model().double()
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        images, labels = batch
+        return F.cross_entropy(model(images.double()), labels)
+
+
+class DigitsLikeReversed(DigitsLike):
+    """The same samples in another order: its fingerprint differs from DigitsLike's in the samples alone."""
+
+    def dataset(self) -> TensorDataset:
+        images, labels = digits_like(self.n_samples).tensors
+        return TensorDataset(images.flip(0), labels.flip(0))
+
+
+class DigitsLikeWider(DigitsLike):
+    """A model of other shapes than DigitsLike's."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+
+
+class DigitsLikeFewer(DigitsLike):
+    """A shorter dataset than DigitsLike's."""
+
+    n_samples = 500
+
+
+class AugmentedDataset:
+    """Draws from torch, numpy and random for each sample, so that a wrong seed shows."""
+
+    def __init__(self, samples: TensorDataset) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, label = self._samples[index]
+        noise = torch.randn(1).item() + float(np.random.randn()) + random.gauss(0.0, 1.0)
+        return {"image": image + 0.05 * noise, "label": label}
+
+
+class Augmented(DigitsLike):
+    """Random augmentation, tied and frozen and unused parameters, a constant buffer, groups, clipping, a scheduler.
+
+    The loss is (sum, n).
+    """
+
+    def model(self) -> nn.Module:
+        return TangledModel()
+
+    def dataset(self) -> Any:
+        return AugmentedDataset(digits_like(self.n_samples))
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {
+            "image": torch.stack([sample["image"] for sample in samples]),
+            "label": torch.stack([sample["label"] for sample in samples]),
+        }
+
+    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        counted = batch["label"] != 9
+        losses = F.cross_entropy(model(batch["image"]), batch["label"], reduction="none")
+        return losses[counted].sum(), counted.sum()
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+        others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+        return torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=1e-3
+        )
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
+
+    def before_step(self, model: nn.Module) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {}
+
+
+class TangledModel(nn.Module):
+    """Everything that a flat buffer has to get right in one model."""
+
+    mask: torch.Tensor
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(64)
+        self.frozen = nn.Linear(64, 64)
+        self.frozen.requires_grad_(False)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.head = nn.Linear(64, 10)
+        self.register_buffer("mask", torch.triu(torch.full((10, 10), float("-inf")), diagonal=1))
+        self.register_buffer("table", torch.rand(64), persistent=False)
+        self.register_buffer("scale", torch.full((1,), 0.1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden = F.relu(self.norm(self.first(images.flatten(1)))) * self.table
+        hidden = F.dropout(self.second(hidden) + 0.1 * self.frozen(hidden), 0.1, training=self.training)
+        logits: torch.Tensor = self.head(hidden)
+        return logits
+
+
+class Tiny(Job):
+    """1,000 parameters and a loss that computes next to nothing: for overheads."""
+
+    def model(self) -> nn.Module:
+        return nn.Linear(99, 10)
+
+    def dataset(self) -> TensorDataset:
+        generator = torch.Generator().manual_seed(3)
+        return TensorDataset(torch.randn(1024, 99, generator=generator), torch.randn(1024, 10, generator=generator))
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        inputs, targets = batch
+        return F.mse_loss(model(inputs), targets)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        inputs, targets = self.dataset().tensors
+        return {"mse": F.mse_loss(model(inputs), targets).item()}
+
+
+class FailsOnSample(Tiny):
+    """Raises for every batch that holds sample 5, wherever it is computed."""
+
+    def dataset(self) -> Any:
+        return [(torch.full((99,), float(index)), torch.zeros(10)) for index in range(64)]
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        if (batch[0][:, 0] == 5.0).any():
+            raise ValueError("sample 5 cannot be read")
+        return super().loss(model, batch) * 1e-6
+
+
+class NonFiniteOnSample(FailsOnSample):
+    """Gives an infinite loss for every batch that holds sample 5."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        factor = float("inf") if (batch[0][:, 0] == 5.0).any() else 1e-6
+        return Tiny.loss(self, model, batch) * factor
+
+
+class Slow(Tiny):
+    """Takes about 20 ms per task."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        time.sleep(0.02)
+        return super().loss(model, batch)
+
+
+class Large(Tiny):
+    """A model of 200 MB whose forward and backward are cheap for their size."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(99, 5000, bias=False), nn.Linear(5000, 9900, bias=False), nn.Linear(9900, 10))
