@@ -80,6 +80,6 @@ def test_the_learning_rate_rises_then_falls() -> None:
 def test_char_gpt_learns() -> None:
     job = CharGpt()
     trained = evaluate(job, train(job, rounds=40, batch=16))
-    # log2(97) = 6.6 bits for a model that knows nothing; about 4.6 for one that knows only how often each comes.
-    assert trained["bits_per_character"] < 4.5
+    # log2(97) = 6.60 bits for a model that knows nothing; 4.44 for one that knows only how often each symbol comes.
+    assert trained["bits_per_character"] < 4.2
     assert trained["loss"] == pytest.approx(trained["bits_per_character"] * 0.693147, rel=1e-5)
