@@ -55,6 +55,10 @@ def test_the_sources_keep_the_layers(tree: Path) -> None:
         ("protos/paceline/protos", "paceline.worker"),
         ("server/paceline/server", "paceline.worker"),
         ("worker/paceline/worker", "paceline.cli"),
+        ("cli/paceline/cli", "paceline.protos"),
+        ("core/paceline", "paceline.protos"),
+        ("core/paceline", "paceline.server"),
+        ("core/paceline", "paceline.worker"),
     ],
 )
 def test_an_import_that_points_up_is_noticed(tree: Path, module: str, forbidden: str) -> None:
