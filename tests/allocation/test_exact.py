@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.allocation import allocate
+from paceline.allocation.exact import _keys_up_to
 from paceline.errors import UsageError
 
 Scores = npt.NDArray[np.float64]
@@ -125,12 +126,26 @@ def test_equal_to_the_plain_heap_unit_for_unit(scores: list[float], tasks: int) 
     assert allocate(array, tasks, np.random.default_rng(0)).tolist() == expected.tolist()
 
 
-@given(scores=positive_scores, tasks=st.integers(1, 2**50))
+@given(scores=positive_scores, tasks=st.integers(1, 2**40))
 @settings(max_examples=300, deadline=None)
 def test_certificate_of_optimality_for_any_number_of_tasks(scores: list[float], tasks: int) -> None:
     array = np.array(scores)
     with np.errstate(over="ignore"):
         assert_optimal(allocate(array, tasks, np.random.default_rng(0)), array, tasks)
+
+
+@given(
+    scores=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30).map(np.array),
+    number=st.integers(1, 2**40),
+    side=st.sampled_from([-np.inf, 0.0, np.inf]),
+)
+@settings(deadline=None)
+def test_keys_are_counted_exactly_at_and_beside_a_key(scores: Scores, number: int, side: float) -> None:
+    key = number * float(scores.min())
+    level = key if side == 0.0 else float(np.nextafter(key, side))
+    counts = _keys_up_to(level, scores, 1.0 / scores)
+    assert np.all(counts * scores <= level)
+    assert np.all((counts + 1.0) * scores > level)
 
 
 @given(scores=positive_scores, tasks=task_counts, exponent=st.integers(-20, 20))
@@ -200,7 +215,7 @@ def test_bad_scores_are_refused(scores: list[float], message: str, rng: np.rando
         allocate(np.array(scores), 3, rng)
 
 
-@pytest.mark.parametrize("tasks", [0, -1, 2**50 + 1])
+@pytest.mark.parametrize("tasks", [0, -1, 2**40 + 1])
 def test_bad_numbers_of_tasks_are_refused(tasks: int, rng: np.random.Generator) -> None:
     with pytest.raises(UsageError, match=f"tasks per round is {tasks}: expected 1 to"):
         allocate(np.array([1.0]), tasks, rng)

@@ -25,9 +25,6 @@ _HEAP_MAX_TASKS = 64
 _SAFE_EXPONENT = 900
 """Beyond 2**+-900 products and reciprocals of scores may leave float64's range: scores are scaled first."""
 
-_LEVEL_MARGIN = 1e-12
-"""Relative slack of the two levels: 100 times the rounding errors of N(t) and sum(1/s), yet few keys more."""
-
 
 def allocate(scores: npt.NDArray[np.float64], tasks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Allocate tasks to workers so that the largest a_i s_i is smallest; ties go to the lowest index.
@@ -37,7 +34,7 @@ def allocate(scores: npt.NDArray[np.float64], tasks: int, rng: np.random.Generat
 
     Args:
         scores: seconds per task as the policy believes them, shape (n,), finite, >= 0.
-        tasks: B, tasks of the round, 1 to 2**50.
+        tasks: B, tasks of the round, 1 to 2**40.
     Returns:
         a, tasks per worker, shape (n,), summing to `tasks`.
     Raises:
@@ -128,6 +125,8 @@ def _enclose(scores: npt.NDArray[np.float64], tasks: int) -> tuple[npt.NDArray[n
     With H = sum(1/s_i): t H - n < N(t) <= t H, whatever the scores. So B/H and (B + n)/H are sure to enclose the B-th
     key, with at most 2 n keys between them. Rounding down loses half a key a worker on average, so (B + n/2)/H is
     near it on one side; the other side is aimed at from there, and falls back to the sure bound (masses of ties).
+    Rounding in H and in the keys moves N(t) at the sure bounds by less than 1e-14 (B + n) < 1 for B <= 2**40; N(t) is
+    a whole number, so they still hold.
     """
     n = scores.size
     rates = 1.0 / scores
@@ -138,15 +137,14 @@ def _enclose(scores: npt.NDArray[np.float64], tasks: int) -> tuple[npt.NDArray[n
     direction = 1 if surplus < 0 else -1
     second = _keys_up_to((start - surplus + direction * n / 50) / total_rate, scores, rates)
     if direction * (int(second.sum()) - tasks) < 0:
-        sure = (tasks + n) * (1.0 + _LEVEL_MARGIN) if direction > 0 else tasks * (1.0 - _LEVEL_MARGIN)
-        second = _keys_up_to(sure / total_rate, scores, rates)
+        second = _keys_up_to((tasks + n if direction > 0 else tasks) / total_rate, scores, rates)
     return (first, second) if direction > 0 else (second, first)
 
 
 def _keys_up_to(
     level: float, scores: npt.NDArray[np.float64], rates: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Count each worker's keys <= `level`, as floats; exact for counts up to 2**50.
+    """Count each worker's keys <= `level`, as floats; exact for counts below 2**50.
 
     `level * rate` is off by less than 1 from the count of float products, hence one correction either way.
     """

@@ -19,7 +19,7 @@ def allocate_with_newcomers(
 
     Args:
         scores: seconds per task as the policy believes them, shape (n,), finite, >= 0.
-        tasks: tasks of the round, 1 to 2**50.
+        tasks: tasks of the round, 1 to 2**40.
         founders: mask, shape (n,): workers that were there when round 1 was planned.
     Returns:
         tasks per worker, shape (n,), summing to `tasks`.

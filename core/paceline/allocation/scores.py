@@ -73,7 +73,7 @@ def ata_scores(
 
     Args:
         tasks_done: K, shape (n,), counted in tasks.
-        busy_s: seconds spent on them, shape (n,).
+        busy_s: T, seconds spent on them, shape (n,); 0 where K is.
         rounds: number of the round being planned, from 1; shape (n,) where late joiners count their own.
         alpha_s: bound on the psi_1 norm of a task's seconds about their mean, for every worker.
         constant: see `constant_for`.
@@ -82,8 +82,7 @@ def ata_scores(
     Source: Maranjyan et al. (2025), Alg. 1, conf(i, k).
     """
     mean_s, width = _mean_and_width(tasks_done, busy_s, rounds)
-    bound = np.maximum(mean_s - constant * alpha_s * width, 0.0)
-    return np.where(tasks_done > 0, bound, 0.0)
+    return np.maximum(mean_s - constant * alpha_s * width, 0.0)
 
 
 def ata_empirical_scores(
@@ -96,8 +95,7 @@ def ata_empirical_scores(
     Source: Maranjyan et al. (2025), section 6.
     """
     mean_s, width = _mean_and_width(tasks_done, busy_s, rounds)
-    bound = mean_s * np.maximum(1.0 - constant * width, 0.0)
-    return np.where(tasks_done > 0, bound, 0.0)
+    return mean_s * np.maximum(1.0 - constant * width, 0.0)
 
 
 def ata_empirical_radius_s(
@@ -116,7 +114,7 @@ def ata_empirical_radius_s(
 def _mean_and_width(
     tasks_done: npt.NDArray[np.int64], busy_s: npt.NDArray[np.float64], rounds: Rounds
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean seconds per task and sqrt(r) + r; where K = 0 both are finite and mean nothing."""
+    """Return mean seconds per task and sqrt(r) + r; where K = 0 (so T = 0) the mean is 0, hence the scores."""
     counted = np.maximum(tasks_done, 1)
     r = log_term(rounds) / counted
     return busy_s / counted, np.sqrt(r) + r

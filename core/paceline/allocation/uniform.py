@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from paceline.errors import UsageError
 
-MAX_TASKS = 2**50
-"""Most tasks of one round: task numbers up to here stay exact in float64, with room to round a product."""
+MAX_TASKS = 2**40
+"""Most tasks of one round: up to here rounding cannot mislead the exact minimiser (see `exact`)."""
 
 
 def spread(
@@ -21,7 +21,7 @@ def spread(
     remainder, else not at all.
 
     Args:
-        tasks: tasks to give out, at least 1.
+        tasks: tasks to give out, 1 to 2**40.
         chosen: a mask of shape (n,), or distinct indices of workers; at least one worker.
         n: number of workers.
     Returns:
@@ -47,4 +47,4 @@ def spread(
 def check_tasks(tasks: int) -> None:
     """Raise UsageError unless `tasks` is a number of tasks that one round can have."""
     if not 1 <= tasks <= MAX_TASKS:
-        raise UsageError(f"tasks per round is {tasks}: expected 1 to 2**50")
+        raise UsageError(f"tasks per round is {tasks}: expected 1 to 2**40")
