@@ -7,9 +7,9 @@ keeps references to them goes on working, and bytes written into the image are t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from paceline.errors import UsageError
@@ -19,21 +19,25 @@ from paceline.loading import build_module
 
 TORCH_DTYPE: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_BYTES}
 
-# Checks go piece by piece, since isfinite makes a temporary as long as its input: 1 MiB of bools at most.
+# torch.isfinite makes a temporary as long as its input: 1 MiB of bools at most.
 _CHECK_NUMEL = 1 << 20
 
 
 class ByteImage:
     """A run of zeroed bytes on a device, with a pinned copy on the host where the device has memory of its own.
 
-    On the CPU the host view is the image itself, and to_host and from_host do nothing.
+    On the CPU the host's copy is the image itself, and to_host and from_host do nothing.
+
+    Attributes:
+        data: shape (nbytes,), uint8, on the device.
+        host: the same on the host.
     """
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self.nbytes = nbytes
         self.data = torch.zeros(nbytes, dtype=torch.uint8, device=device)
-        self._host = self.data if device.type == "cpu" else torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
-        self._host_view = self._host.numpy().data
+        self.host = self.data if device.type == "cpu" else torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
+        self._host_view = self.host.numpy().data
 
     @property
     def host_view(self) -> memoryview:
@@ -42,13 +46,13 @@ class ByteImage:
 
     def to_host(self, start: int = 0, stop: int | None = None) -> None:
         """Copy bytes [start, stop) from the device, so that host_view shows them."""
-        if self._host is not self.data:
-            self._host[start:stop].copy_(self.data[start:stop])
+        if self.host is not self.data:
+            self.host[start:stop].copy_(self.data[start:stop])
 
     def from_host(self, start: int = 0, stop: int | None = None) -> None:
         """Copy bytes [start, stop) that were written into host_view to the device."""
-        if self._host is not self.data:
-            self.data[start:stop].copy_(self._host[start:stop])
+        if self.host is not self.data:
+            self.data[start:stop].copy_(self.host[start:stop])
 
     def view(self, offset_bytes: int, numel: int, dtype: str) -> torch.Tensor:
         """Give a flat tensor over part of the image; the offset must be a multiple of the item size."""
@@ -121,7 +125,7 @@ class FlatModel:
     def non_finite(self) -> list[str]:
         """Name the parameters and averaged buffers that hold a NaN or an infinity; empty when all is well.
 
-        Complexity: 5 ms per 100 MB on the CPU.
+        Complexity: 4 ms per 100 MB on the CPU.
         """
         return [
             name
@@ -163,15 +167,15 @@ def slot_views(region: Region, flat: torch.Tensor) -> list[torch.Tensor]:
 
 
 def all_finite(flat: torch.Tensor) -> bool:
-    """Tell whether a flat float tensor holds neither NaN nor infinity, with little extra memory."""
-    if flat.device.type == "cpu" and flat.dtype != torch.bfloat16:
-        # numpy is about 12 times as fast at this as torch.
-        array = flat.numpy()
-        return all(
-            bool(np.isfinite(array[start : start + _CHECK_NUMEL]).all()) for start in range(0, len(array), _CHECK_NUMEL)
-        )
-    pieces = torch.split(flat, 16 * _CHECK_NUMEL)
-    return bool(torch.stack([torch.isfinite(piece).all() for piece in pieces]).all())
+    """Tell whether a flat float tensor holds neither NaN nor infinity, without a temporary of its length.
+
+    A NaN or an infinity always shows in the sum. A sum of finite numbers may overflow too; only then each is looked at.
+
+    Complexity: 4 ms per 100 MB on the CPU (np.isfinite 6 ms, torch.isfinite 60 ms); releases the interpreter's lock.
+    """
+    if math.isfinite(flat.sum().item()):
+        return True
+    return all(bool(torch.isfinite(piece).all()) for piece in torch.split(flat, _CHECK_NUMEL))
 
 
 def non_finite_slots(region: Region, flat: torch.Tensor) -> list[str]:
