@@ -89,7 +89,7 @@ def _round(
         model.zero_grad(set_to_none=True)
         value = job.loss(model, batch)
         loss_sum, n = (value[0], int(value[1])) if isinstance(value, tuple) else (value * micro_batch, micro_batch)
-        loss_sum.backward()
+        loss_sum.backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 sums[name] += parameter.grad
