@@ -1,0 +1,148 @@
+"""What a run can be told: two frozen models, checked when made, with units in the names.
+
+`RunSettings` is the server's (and `run`'s). What server and workers must agree on is in its `SharedSettings`, which
+travels to every worker in the welcome message; a worker has settings only for what is its own (`WorkerSettings`).
+Reading flags, environment and paceline.toml is the command's business; nothing here does.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)")
+
+PolicyName = Literal["ata-empirical", "ata", "greedy", "uniform", "fixed"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SharedSettings(_Settings):
+    """What server and workers must agree on; said once, to the server.
+
+    Attributes:
+        threads: torch threads of every worker's CPU computing: other counts may round differently.
+        heartbeat_s: a worker that has nothing to say says so this often.
+        inline_bytes: states and contributions up to this size travel inside session messages.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    micro_batch: Count = 32
+    micro_steps: Count = 1
+    sums: Literal["fast", "exact"] = "fast"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: Count = 1
+    heartbeat_s: float = Field(default=2.0, gt=0)
+    inline_bytes: int = Field(default=64 * 1024, ge=0, le=2**20)
+
+    @model_validator(mode="after")
+    def _micro_steps_fit(self) -> SharedSettings:
+        if self.micro_steps > self.micro_batch:
+            raise ValueError(f"micro-steps is {self.micro_steps}: expected 1 to {self.micro_batch}, the micro-batch")
+        return self
+
+
+class RunSettings(SharedSettings):
+    """Everything a server is told.
+
+    Attributes:
+        job: `path/file.py:Class` or `pkg.mod:Class`.
+        data: folder handed to the job as `job.data`.
+        tasks: B, tasks per round.
+        rounds, epochs, until: when the run ends: the first that comes. With none of them, one epoch.
+        eval_every: rounds between evaluations, 0 for the last round alone; 1 where `until` needs it.
+        constants: of the confidence radius: "paper", "as-run" or a number.
+        alpha_s: bound of the Orlicz norm for `ata`; None: twice the largest learned mean (ours, not the paper's).
+        means_s: for `fixed`: seconds per task by worker name.
+        lost_after_s: a closed session that is not resumed within this time is a lost worker.
+        silent_after_s: so is one that says nothing for this long: longer than any hold of the interpreter's lock.
+        progress_s: and one that makes no progress for max(this, 8 times its learned task time).
+    """
+
+    job: str
+    data: Path | None = None
+    policy: PolicyName = "ata-empirical"
+    tasks: Count = 16
+    rounds: Count | None = None
+    epochs: Count | None = None
+    until: str | None = None
+    eval_every: int = Field(default=0, ge=0)
+    constants: str = "paper"
+    alpha_s: float | None = Field(default=None, gt=0)
+    means_s: dict[str, float] | None = None
+    min_workers: Count = 1
+    init: Path | None = None
+    run_dir: Path | None = None
+    bind: str = "127.0.0.1:7070"
+    insecure: bool = False
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    device: str = "cpu"
+    eval_device: str | None = None
+    reflection: bool = False
+    lost_after_s: float = Field(default=1.0, ge=0)
+    silent_after_s: float = Field(default=10.0, gt=0)
+    progress_s: float = Field(default=30.0, gt=0)
+    push_memory_bytes: int | None = Field(default=None, gt=0)
+
+    @field_validator("until")
+    @classmethod
+    def _goal_parses(cls, value: str | None) -> str | None:
+        if value is not None and not GOAL.fullmatch(value.strip()):
+            raise ValueError(f"until is {value!r}: expected METRIC>=NUMBER or METRIC<=NUMBER, such as accuracy>=0.97")
+        return value
+
+    @model_validator(mode="after")
+    def _policy_has_what_it_needs(self) -> RunSettings:
+        if self.policy == "fixed" and not self.means_s:
+            raise ValueError(
+                "policy fixed needs --means: seconds per task of each worker, such as --means w1=0.01,w2=0.02"
+            )
+        for name, mean_s in (self.means_s or {}).items():
+            if not mean_s > 0:
+                raise ValueError(f"mean of worker {name!r} is {mean_s}: expected seconds per task above 0")
+        return self
+
+    def shared(self) -> SharedSettings:
+        """Give the part that every worker is told."""
+        return SharedSettings(**{name: getattr(self, name) for name in SharedSettings.model_fields})
+
+    def goal(self) -> tuple[str, str, float] | None:
+        """Give `until` as (metric, ">=" or "<=", bound)."""
+        match = GOAL.fullmatch(self.until.strip()) if self.until else None
+        return (match[1], match[2], float(match[3])) if match else None
+
+
+class WorkerSettings(_Settings):
+    """What is a worker's own.
+
+    Attributes:
+        name: None: the host's name and the first free slot on it.
+        pace: takes pace times its own compute time per task (it sleeps the rest); for experiments.
+        delay: a law of extra seconds per task, see laws.parse_law; for experiments.
+        reconnect_for_s: how long to look for a server that cannot be reached before giving up.
+        delay_seed: of the delay's draws; None: fresh.
+    """
+
+    server: str
+    job: str
+    data: Path | None = None
+    name: str | None = None
+    device: str = "auto"
+    pace: float = Field(default=1.0, ge=1.0)
+    delay: str | None = None
+    delay_seed: int | None = Field(default=None, ge=0)
+    reconnect_for_s: float = Field(default=600.0, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits(cls, value: str | None) -> str | None:
+        if value is not None and not WORKER_NAME.fullmatch(value):
+            raise ValueError(f"name is {value!r}: expected 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        return value

@@ -1,0 +1,1 @@
+"""Wire types, generated from coordinator.proto by `make proto`. Imported by the shells alone."""
