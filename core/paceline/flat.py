@@ -190,30 +190,26 @@ def non_finite_slots(region: Region, flat: torch.Tensor) -> list[str]:
 
 
 def _layout_of(module: torch.nn.Module) -> StateLayout:
-    specs = [
-        _spec(Role.TRAINABLE if p.requires_grad else Role.CONSTANT, name, p) for name, p in module.named_parameters()
-    ]
     derived = {
         f"{prefix}.{name}" if prefix else name
         for prefix, child in module.named_modules()
         for name in child._non_persistent_buffers_set
     }
-    for name, buffer in module.named_buffers():
-        specs.append(_spec(Role.CONSTANT if name in derived else _buffer_role(buffer), name, buffer))
+    specs = []
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in ITEM_BYTES or tensor.layout is not torch.strided:
+            kind = f"{tensor.layout} {tensor.dtype}"
+            raise UsageError(f"{name} of the model is a {kind} tensor: expected a dense one of a common dtype")
+        role = Role.CONSTANT if name in derived else _role(tensor)
+        specs.append(TensorSpec(role, name, tuple(tensor.shape), dtype))
     return lay_out(specs)
 
 
-def _buffer_role(buffer: torch.Tensor) -> Role:
-    if not buffer.is_floating_point():
+def _role(tensor: torch.Tensor) -> Role:
+    if isinstance(tensor, torch.nn.Parameter):
+        return Role.TRAINABLE if tensor.requires_grad else Role.CONSTANT
+    if not tensor.is_floating_point():
         return Role.COPIED
     # A float buffer that starts with an infinity is a mask: no sum of it could ever be finite.
-    return Role.AVERAGED if bool(torch.isfinite(buffer).all()) else Role.CONSTANT
-
-
-def _spec(role: Role, name: str, tensor: torch.Tensor) -> TensorSpec:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in ITEM_BYTES or tensor.layout is not torch.strided:
-        raise UsageError(
-            f"{name} of the model is a {tensor.layout} {dtype} tensor: expected a dense one of a common dtype"
-        )
-    return TensorSpec(role, name, tuple(tensor.shape), dtype)
+    return Role.AVERAGED if bool(torch.isfinite(tensor).all()) else Role.CONSTANT

@@ -76,7 +76,7 @@ class Updater:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the state of optimizer and scheduler, for saving."""
+        """Give the state of optimizer and scheduler, for saving; its tensors are the optimizer's own, not copies."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
 
