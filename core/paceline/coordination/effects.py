@@ -92,7 +92,7 @@ class SendVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SendCollect:
-    """Order the lease's one contribution: exactly these kept tasks. Whatever else the lease holds is given up at once."""
+    """Order the lease's one contribution: exactly these kept tasks. Whatever else the lease holds is given up."""
 
     session: SessionId
     lease: LeaseId
@@ -299,10 +299,17 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run is over: save the state, end the sessions."""
+    """The run is over: save the state, end the sessions.
+
+    Attributes:
+        reason: one line.
+        task: the task that failed everywhere, where that is the reason; `detail` its workers' last traceback.
+    """
 
     outcome: Outcome
     reason: str
+    task: TaskId | None = None
+    detail: str = ""
 
 
 Effect = (

@@ -1,7 +1,7 @@
 """What happens to the coordinator. Each event says one thing that a shell saw; none carries a clock or a tensor.
 
-Whatever a peer can cause is answered by effects and never raises. What only our own shell can get wrong (a push id that it
-never announced, an update that was not ordered) raises `MachineError` and changes nothing.
+Whatever a peer can cause is answered by effects and never raises. What only our own shell can get wrong (a push id that
+it never announced, an update that was not ordered) raises `MachineError` and changes nothing.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class TaskFailed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseEnded:
-    """The worker is done with a lease for which there is nothing (more) to push; `wasted_s` went into unfinished tasks."""
+    """The worker is done with a lease and has nothing to push; `wasted_s` went into tasks that it gave up."""
 
     session: SessionId
     lease: LeaseId

@@ -1,0 +1,39 @@
+"""What the coordinator is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSettings:
+    """Numbers that rule the coordination; times in seconds.
+
+    Attributes:
+        tasks: B, tasks per round, as policies are told.
+        rounds: the run ends after this many; None: when stopped.
+        min_workers: round 1 waits for this many ready workers.
+        life: of the server; lease ids of different lives differ.
+        lost_after_s: a closed session that is not resumed within this time makes its worker lost.
+        silent_after_s: so does silence of this length. Longer than any hold of the interpreter's lock by computing.
+        progress_s, progress_factor: and no progress for max(progress_s, progress_factor * learned task seconds);
+            while nothing is learned, a warning only.
+        probe_s: how long the holder of a name has to answer when a newcomer claims it.
+        aside_s: first time-out of a worker that fails what others manage; doubles each time, up to aside_max_s.
+        attempts: so often is one task tried before the run fails.
+        radius_constant: factor of ata-empirical's confidence radius as shown for every policy.
+    """
+
+    tasks: int
+    rounds: int | None = None
+    min_workers: int = 1
+    life: int = 1
+    lost_after_s: float = 1.0
+    silent_after_s: float = 10.0
+    progress_s: float = 30.0
+    progress_factor: float = 8.0
+    probe_s: float = 2.0
+    aside_s: float = 1.0
+    aside_max_s: float = 300.0
+    attempts: int = 3
+    radius_constant: float = 2.0
