@@ -155,6 +155,7 @@ class TangledModel(nn.Module):
 
     mask: torch.Tensor
     table: torch.Tensor
+    last_batch: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,8 +170,10 @@ class TangledModel(nn.Module):
         self.register_buffer("mask", torch.triu(torch.full((10, 10), float("-inf")), diagonal=1))
         self.register_buffer("table", torch.rand(64), persistent=False)
         self.register_buffer("scale", torch.full((1,), 0.1))
+        self.register_buffer("last_batch", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.last_batch.copy_((1000 * images.sum()).long())
         hidden = F.relu(self.norm(self.first(images.flatten(1)))) * self.table
         hidden = F.dropout(self.second(hidden) + 0.1 * self.frozen(hidden), 0.1, training=self.training)
         logits: torch.Tensor = self.head(hidden)

@@ -170,12 +170,8 @@ def _import_file(path: Path, spec: str) -> ModuleType:
     module = importlib.util.module_from_spec(plan)
     # Registered first, since dataclasses and worker processes of a data loader look the module up by name.
     sys.modules[name] = module
-    try:
-        with users_code(f"importing {path.name}"):
-            plan.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    with users_code(f"importing {path.name}"):
+        plan.loader.exec_module(module)
     return module
 
 

@@ -114,15 +114,12 @@ def test_micro_steps_slice_the_samples_and_sum_to_the_same(micro_steps: int) -> 
 
 def test_a_task_stops_between_micro_steps() -> None:
     _, runner = runner_of(Tiny(), micro_steps=4)
-    asked = []
-
-    def stop_at_second() -> bool:
-        asked.append(True)
-        return len(asked) == 2
-
-    assert runner.compute(runner.load(0), stop_at_second) is None
-    assert len(asked) == 2
-    assert runner.compute(runner.load(0), lambda: False) is not None
+    answers = iter([False, True])
+    assert runner.compute(runner.load(0), lambda: next(answers)) is None
+    assert list(answers) == []
+    answers = iter([False, False, False])
+    assert runner.compute(runner.load(0), lambda: next(answers)) is not None
+    assert list(answers) == [], "asked between the four, not before the first"
 
 
 def test_a_stopped_task_leaves_nothing_behind() -> None:
