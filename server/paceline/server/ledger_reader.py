@@ -1,0 +1,150 @@
+"""Reads a ledger: of a finished run, of one that is going on, or of one whose server was killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from paceline.coordination.effects import LeaseRecord, LeaseVerdict, RoundRecord, WorkerRecord
+from paceline.coordination.events import TaskResult
+from paceline.coordination.ids import Incarnation, LeaseId, TaskId, WorkerName
+from paceline.errors import UsageError
+from paceline.server.ledger import SCHEMA
+from paceline.server.ranges import parse_ranges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerWorker:
+    """One incarnation. `joined_s` and `state` are None where it was refused; `left_s` while it is there."""
+
+    name: str
+    incarnation: str
+    device: str | None
+    address: str | None
+    pace: float | None
+    joined_s: float | None
+    left_s: float | None
+    state: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEvent:
+    """A change in a worker's life (`kind` is its state), a warning, or the end (`kind` is the outcome)."""
+
+    at_s: float
+    kind: str
+    worker: str | None
+    incarnation: str | None
+    text: str
+
+
+class LedgerReader:
+    """A ledger, opened for reading; a context manager.
+
+    Raises:
+        UsageError: no ledger there, or one of a newer paceline.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"ledger {str(path)!r} does not exist: expected a run directory's ledger.sqlite")
+        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            schema = self.meta().get("schema")
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise UsageError(f"ledger {str(path)!r} cannot be read: {error}") from error
+        if schema != str(SCHEMA):
+            self._connection.close()
+            raise UsageError(f"ledger {str(path)!r} has schema {schema}: this paceline reads {SCHEMA}")
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def meta(self) -> dict[str, str]:
+        """Give schema, paceline (its version), life and settings (JSON)."""
+        return {row["key"]: row["value"] for row in self._connection.execute("SELECT key, value FROM meta")}
+
+    def rounds(self) -> list[RoundRecord]:
+        """Give the committed rounds, in order, as they were recorded."""
+        return [_round(row) for row in self._rows("SELECT * FROM rounds ORDER BY round")]
+
+    def leases(self, round_number: int | None = None) -> list[LeaseRecord]:
+        """Give the finished leases, of one round or of all, in the order of their ids."""
+        if round_number is None:
+            return [_lease(row) for row in self._rows("SELECT * FROM leases ORDER BY lease")]
+        return [_lease(row) for row in self._rows("SELECT * FROM leases WHERE round = ? ORDER BY lease", round_number)]
+
+    def workers(self) -> list[LedgerWorker]:
+        """Give every incarnation that said hello, by name and time of joining."""
+        rows = self._rows("SELECT * FROM workers ORDER BY name, joined_s")
+        return [LedgerWorker(**dict(row)) for row in rows]
+
+    def events(self) -> list[LedgerEvent]:
+        """Give what happened to workers, warnings and the end, in order."""
+        return [LedgerEvent(**dict(row)) for row in self._rows("SELECT * FROM events ORDER BY rowid")]
+
+    def task_ids_by_round(self) -> dict[int, list[TaskId]]:
+        """Give the tasks that made each version, ascending, by committed round: what a replay needs."""
+        tasks: dict[int, list[TaskId]] = {row["round"]: [] for row in self._rows("SELECT round FROM rounds")}
+        for row in self._rows("SELECT round, kept FROM leases"):
+            if row["round"] in tasks:
+                tasks[row["round"]] += parse_ranges(row["kept"])
+        return {number: sorted(ids) for number, ids in sorted(tasks.items())}
+
+    def _rows(self, query: str, *values: int) -> Iterator[sqlite3.Row]:
+        return iter(self._connection.execute(query, values))
+
+
+def _round(row: sqlite3.Row) -> RoundRecord:
+    return RoundRecord(
+        round=row["round"],
+        version=row["version"],
+        allocation=tuple((WorkerName(name), tasks) for name, tasks in json.loads(row["allocation"]).items()),
+        reason=row["reason"],
+        opened_s=row["opened_s"],
+        seconds=row["seconds"],
+        loss=math.nan if row["loss"] is None else row["loss"],
+        samples=row["samples"],
+        tasks_used=row["tasks_used"],
+        workers=tuple(WorkerRecord(**worker) for worker in json.loads(row["workers"])),
+        next_task=row["next_task"],
+        returned=parse_ranges(row["returned"]),
+    )
+
+
+def _lease(row: sqlite3.Row) -> LeaseRecord:
+    kept = parse_ranges(row["kept"])
+    columns: list[list[Any]] = [json.loads(row[name]) for name in ("task_seconds", "loss_sums", "samples")]
+    return LeaseRecord(
+        lease=LeaseId(row["lease"]),
+        worker=WorkerName(row["worker"]),
+        incarnation=Incarnation(row["incarnation"]),
+        round=row["round"],
+        version=row["version"],
+        granted=parse_ranges(row["granted"]),
+        kept=kept,
+        dropped=parse_ranges(row["dropped"]),
+        results=tuple(
+            TaskResult(task=task, seconds=seconds, loss_sum=loss_sum, samples=samples)
+            for task, seconds, loss_sum, samples in zip(kept, *columns, strict=True)
+        ),
+        seconds=row["seconds"],
+        wasted_s=row["wasted_s"],
+        weight=row["weight"],
+        verdict=LeaseVerdict(row["verdict"]),
+    )

@@ -1,0 +1,173 @@
+"""The run directory: everything that a run leaves behind, in one folder that says itself what it holds.
+
+    settings.json      what was asked for, of which job, by which paceline; written before round 1
+    ledger.sqlite      rounds, leases, workers (see ledger.py)
+    model.safetensors  parameters and buffers at the end of the run
+    README.txt         says the above to whoever finds the folder
+
+A file that is replaced or appears as a whole is written under a temporary name, reaches the disk, and is then renamed:
+it is never there half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paceline.errors import UsageError
+from paceline.version import __version__
+
+FORMAT = 1  # of the directory; raised when an older paceline could no longer read it
+SETTINGS = "settings.json"
+LEDGER = "ledger.sqlite"
+MODEL = "model.safetensors"
+
+_README = """A run of paceline {version}, job {job}.
+
+settings.json      what was asked for
+ledger.sqlite      rounds, leases and workers (SQLite); task ids as ranges: "0-5,9" is 0 to 5 and 9
+model.safetensors  the model at the end of the run
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """A directory that belongs to one run. Made by `create`.
+
+    Attributes:
+        path: the directory.
+        job: the spec of the job, `path/file.py:Class` or `pkg.mod:Class`.
+    """
+
+    path: Path
+    job: str
+
+    @classmethod
+    def create(cls, path: Path | None, job: str) -> RunDir:
+        """Make the directory, `runs/<job>-<time>` unless `path` names another; an existing one must hold no run.
+
+        Raises:
+            UsageError: it holds a run already, or it cannot be made or written to.
+        """
+        try:
+            chosen = _make_default(job) if path is None else _make(path)
+        except OSError as error:
+            raise UsageError(f"run directory {str(path or 'runs')!r} cannot be used: {error.strerror}") from error
+        return cls(chosen, job)
+
+    @property
+    def ledger(self) -> Path:
+        """Where the ledger lies."""
+        return self.path / LEDGER
+
+    @property
+    def model(self) -> Path:
+        """Where the model is saved at the end."""
+        return self.path / MODEL
+
+    def write_settings(self, settings: Mapping[str, Any], job_fingerprint: Mapping[str, Any], protocol: int) -> None:
+        """Write settings.json and README.txt: from here on the directory holds a run.
+
+        Args:
+            settings: of the run, as JSON values.
+            job_fingerprint: what every worker's job was held against, as JSON values.
+            protocol: version of the wire protocol.
+
+        Raises:
+            UsageError: another server began a run in this directory meanwhile, or it cannot be written.
+        """
+        document = {
+            "format": FORMAT,
+            "paceline": __version__,
+            "protocol": protocol,
+            "job": self.job,
+            "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+            "settings": dict(settings),
+            "job_fingerprint": dict(job_fingerprint),
+        }
+        try:
+            _claim(self.path / SETTINGS, json.dumps(document, indent=2) + "\n")
+            write_whole(self.path / "README.txt", _README.format(version=__version__, job=self.job))
+        except FileExistsError as error:
+            raise _holds_a_run(self.path, SETTINGS) from error
+        except OSError as error:
+            raise UsageError(f"run directory {str(self.path)!r} cannot be written: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Remove the directory if nothing was written into it: for a start that failed."""
+        try:
+            self.path.rmdir()
+        except OSError:
+            pass
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there as a whole or not at all, also after a crash."""
+    temporary = _written_aside(path, text)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _claim(path: Path, text: str) -> None:
+    """Write a file whole that must not exist yet: of two that try, one gets FileExistsError."""
+    temporary = _written_aside(path, text)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    _sync(path.parent)
+
+
+def _written_aside(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"run directory {str(path)!r} is a file: expected a new or an empty directory")
+    for name in (SETTINGS, LEDGER, MODEL):
+        if (path / name).exists():
+            raise _holds_a_run(path, name)
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"run directory {str(path)!r} cannot be written: no permission")
+    return path
+
+
+def _make_default(job: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", job.rpartition(":")[2]) or "job"
+    stem = f"{name}-{datetime.now(tz=UTC).astimezone():%Y%m%d-%H%M%S}"
+    Path("runs").mkdir(exist_ok=True)
+    for attempt in range(1, 1000):
+        path = Path("runs") / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise UsageError(f"run directory 'runs/{stem}' is taken a thousand times over: name another with --run-dir")
+
+
+def _holds_a_run(path: Path, name: str) -> UsageError:
+    return UsageError(
+        f"run directory {str(path)!r} holds a run already ({name}): name a new one with --run-dir, or remove it"
+    )

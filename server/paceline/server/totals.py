@@ -1,0 +1,99 @@
+"""The sums of a run, kept up at every commit: what metrics, the summary and status all read.
+
+An observer of the machine's effects, owned by the server's event loop; it holds no lock and does no I/O. Its memory
+grows by 16 bytes a round (two doubles, for the loss curve and the median) and by one small object per worker name.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from paceline.coordination.effects import Effect, Finish, RefusePush, RoundRecord
+from paceline.coordination.events import Rejection
+from paceline.coordination.ids import WorkerName
+
+# Upper bounds of the histogram of round seconds: from rounds of a toy model to rounds of a large one over a slow line.
+ROUND_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+@dataclass(slots=True)
+class WorkerTotals:
+    """One worker's sums over the committed rounds; see `effects.WorkerRecord` for the meanings."""
+
+    planned: int = 0
+    used: int = 0
+    wasted: int = 0
+    replanned: int = 0
+    used_s: float = 0.0
+    wasted_s: float = 0.0
+    idle_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the committed rounds.
+
+    Attributes:
+        rounds: committed in this server life; version: of the model, updates made.
+        first_opened_s, last_closed_s: when the first round was planned and the latest version was made.
+        losses, seconds: by round.
+        workers: by name, in the order in which they first appeared in a round.
+        rejected: contributions that were not taken, by reason.
+        round_buckets: rounds by seconds, one count per bound of ROUND_BUCKETS_S and one for all above.
+        finish: how the run ended; None while it goes on.
+    """
+
+    rounds: int = 0
+    version: int = 0
+    first_opened_s: float | None = None
+    last_closed_s: float = 0.0
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    sum: WorkerTotals = field(default_factory=WorkerTotals)
+    workers: dict[WorkerName, WorkerTotals] = field(default_factory=dict)
+    rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
+    round_buckets: list[int] = field(default_factory=lambda: [0] * (len(ROUND_BUCKETS_S) + 1))
+    finish: Finish | None = None
+
+    def observe(self, effect: Effect, now_s: float) -> None:
+        """Take one effect into account."""
+        if isinstance(effect, RoundRecord):
+            self._add_round(effect)
+        elif isinstance(effect, RefusePush):
+            self.rejected[effect.rejection] += 1
+        elif isinstance(effect, Finish):
+            self.finish = effect
+
+    @property
+    def worker_s(self) -> float:
+        """Worker seconds in all, used or wasted: the bill."""
+        return self.sum.used_s + self.sum.wasted_s
+
+    @property
+    def training_s(self) -> float:
+        """From the planning of the first round to the latest version."""
+        return 0.0 if self.first_opened_s is None else self.last_closed_s - self.first_opened_s
+
+    def _add_round(self, record: RoundRecord) -> None:
+        self.rounds += 1
+        self.version = record.version
+        if self.first_opened_s is None:
+            self.first_opened_s = record.opened_s
+        self.last_closed_s = record.opened_s + record.seconds
+        self.losses.append(record.loss)
+        self.seconds.append(record.seconds)
+        self.round_buckets[bisect_left(ROUND_BUCKETS_S, record.seconds)] += 1
+        for worker in record.workers:
+            mine = self.workers.get(worker.name)
+            if mine is None:
+                mine = self.workers[worker.name] = WorkerTotals()
+            for sums in (mine, self.sum):
+                sums.planned += worker.planned
+                sums.used += worker.used
+                sums.wasted += worker.wasted
+                sums.replanned += worker.replanned
+                sums.used_s += worker.used_s
+                sums.wasted_s += worker.wasted_s
+                sums.idle_s += worker.idle_s
