@@ -1,0 +1,173 @@
+"""Looks at the state from outside: its invariants, and what people may see of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paceline.allocation import ata_empirical_radius_s
+from paceline.coordination.ids import TaskId
+from paceline.coordination.leases import Phase
+from paceline.coordination.members import Member, Standing, Statistics
+from paceline.coordination.rounds import Round
+from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
+from paceline.coordination.state import MachineError, State
+
+
+def validate(state: State) -> None:
+    """See `Machine.validate`."""
+    faults = [*_membership_faults(state), *_task_faults(state)]
+    if state.round is not None and state.outcome is None:
+        faults += _round_faults(state, state.round)
+    if faults:
+        raise MachineError(f"{'; '.join(faults)}; recently: {list(state.story)}")
+
+
+def _membership_faults(state: State) -> list[str]:
+    faults = []
+    for session, member in state.sessions.items():
+        if member.session != session or state.members.get(member.name) is not member:
+            faults.append(f"session {session} belongs to nobody alive")
+    for name, member in state.members.items():
+        if (member.session is None) == (member.closed_at is None):
+            faults.append(f"{name} is neither connected nor away")
+        faults += [f"lease {i} of {name} is not in the books" for i in member.leases if i not in state.leases]
+    for lease in state.leases.values():
+        holder = state.members.get(lease.worker)
+        if holder is None or lease.id not in holder.leases:
+            faults.append(f"lease {lease.id} has no holder")
+    return faults
+
+
+def _task_faults(state: State) -> list[str]:
+    faults = []
+    places: dict[TaskId, list[str]] = {}
+    for task in state.queue.returned:
+        places.setdefault(task, []).append("queue")
+    for task in state.retries:
+        places.setdefault(task, []).append("retries")
+    for lease in state.leases.values():
+        for task in lease.running.keys() | lease.kept.keys():
+            places.setdefault(task, []).append(f"lease {lease.id}")
+    faults += [f"task {task} is in {' and '.join(where)}" for task, where in places.items() if len(where) > 1]
+    faults += [f"task {task} was never handed out" for task in places if task >= state.queue.next_task]
+    return faults
+
+
+def _round_faults(state: State, current: Round) -> list[str]:
+    faults = []
+    awaiting = {lease.id for lease in state.leases.values() if lease.kept}
+    if awaiting != current.awaiting:
+        faults.append(f"awaits leases {sorted(current.awaiting)}, but {sorted(awaiting)} keep tasks")
+    if current.full and current.plan.quota.missing(current.counts, 0):
+        faults.append("the round is full with too few tasks")
+    kept = sum(len(lease.kept) for lease in state.leases.values())
+    if current.plan.task_limit_s is None and sum(current.counts.values()) != kept + current.tasks:
+        faults.append(f"{sum(current.counts.values())} tasks counted, {kept} kept and {current.tasks} verified")
+    if current.updating and current.awaiting:
+        faults.append("the update was ordered with contributions missing")
+    return faults
+
+
+def snapshot(state: State, now: float) -> Snapshot:
+    """See `Machine.snapshot`."""
+    granted = state.round.granted if state.round is not None else state.last_granted
+    workers = []
+    for (name, device), statistics in state.statistics.items():
+        member = state.members.get(name)
+        gone = state.departed.get(name)
+        if member is not None and member.device == device:
+            shown, address, pace = _standing(member, now), member.address, member.pace
+        elif gone is not None and gone.device == device:
+            shown, address, pace = gone.state, gone.address, gone.pace
+        else:
+            continue
+        workers.append(
+            WorkerSnapshot(
+                name=name,
+                state=shown,
+                device=device,
+                address=address,
+                tasks_done=statistics.tasks_done,
+                busy_s=statistics.busy_s,
+                mean_task_s=statistics.mean_s,
+                radius_s=_radius_s(state, statistics),
+                allocation=granted.get(name, 0),
+                pace=pace,
+            )
+        )
+    known = {worker.name for worker in workers}
+    workers += [_newcomer(m) for m in state.members.values() if m.name not in known]
+    return Snapshot(
+        state=_state(state),
+        situation=_situation(state),
+        round=state.round.number if state.round is not None else state.version,
+        version=state.version,
+        reason=state.reason,
+        workers=tuple(workers),
+    )
+
+
+def _newcomer(member: Member) -> WorkerSnapshot:
+    return WorkerSnapshot(
+        name=member.name,
+        state="joining",
+        device=member.device,
+        address=member.address,
+        tasks_done=0,
+        busy_s=0.0,
+        mean_task_s=None,
+        radius_s=None,
+        allocation=0,
+        pace=member.pace,
+    )
+
+
+def _standing(member: Member, now: float) -> str:
+    if member.session is None:
+        return "away"
+    if member.standing is not Standing.ACTIVE:
+        return str(member.standing.value)
+    if member.aside_until > now:
+        return "aside"
+    return "busy" if member.leases else "free"
+
+
+def _radius_s(state: State, statistics: Statistics) -> float | None:
+    if not statistics.tasks_done:
+        return None
+    radius = ata_empirical_radius_s(
+        np.array([statistics.tasks_done], dtype=np.int64),
+        np.array([statistics.busy_s]),
+        np.array([max(1, state.version + 1 - statistics.first_round + 1)]),
+        state.settings.radius_constant,
+    )
+    return float(radius[0])
+
+
+def _state(state: State) -> str:
+    if state.outcome is not None:
+        return state.outcome.value
+    return "waiting" if state.round is None or _stranded(state, state.round) else "training"
+
+
+def _stranded(state: State, current: Round) -> bool:
+    return state.short and not current.full and not any(m.available(state.now) for m in state.members.values())
+
+
+def _situation(state: State) -> str:
+    if state.outcome is not None:
+        return state.reason
+    ready = sum(m.standing is Standing.ACTIVE for m in state.members.values())
+    current = state.round
+    if current is None:
+        if state.version == 0 and ready < state.settings.min_workers:
+            return f"waiting for workers: {ready} of {state.settings.min_workers} are ready"
+        return "waiting for a worker: none is there" if not ready else f"waiting: {state.reason}"
+    if _stranded(state, current):
+        return f"waiting for a worker: round {current.number} has tasks and nobody to do them"
+    if current.updating:
+        return f"round {current.number}: updating the model"
+    if current.in_advance or current.full:
+        busy = [lease for lease in state.leases.values() if lease.kept or lease.phase is not Phase.OPEN]
+        return f"round {current.number}: {current.tasks} tasks in, {len(busy)} contributions to come"
+    return f"round {current.number}: {sum(current.counts.values())} results kept so far"

@@ -1,0 +1,157 @@
+"""The coordinator: a deterministic machine, ``step(event, now) -> effects``.
+
+Rules. It knows no clock, no connection, no tensor and no thread; time comes in as `now`, chance from the policy's
+generator. Same settings, seed and events give the same effects. One owner calls `step`. Whatever a peer can cause is
+answered by effects; what only our own shell can get wrong raises `MachineError` before anything is changed.
+
+Theory. A round hands out tasks by leases. A task is *kept* when its place in the round's sum is promised to exactly one
+holder: in advance, where all that is handed out is wanted, else by the verdict on its report. When enough tasks are
+kept the round is full, contributions are collected, and when every one of them is verified the update is made. A
+holder that is lost, refused or failing gives its places up again, and the round is open until others have filled them.
+
+    waiting --plan--> open --quota met--> full --all verified--> updating --applied--> waiting
+                       ^------- a place lost -------'
+
+Modules: state (all data), joining (sessions, names, loss), working (reports), pushing (contributions), planning
+(rounds), timing (timers), inspection (invariants and snapshot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paceline.coordination import inspection, joining, planning, pushing, timing, working
+from paceline.coordination.effects import Effect, RefusePush
+from paceline.coordination.events import (
+    ContributionInterrupted,
+    ContributionOffered,
+    ContributionRejected,
+    ContributionVerified,
+    DrainRequested,
+    Event,
+    Heard,
+    Hello,
+    LeaseEnded,
+    ProbeAnswered,
+    Ready,
+    Rejection,
+    SessionClosed,
+    StopRequested,
+    TaskFailed,
+    TaskReported,
+    Tick,
+    UpdateApplied,
+    UpdateFailed,
+    VersionGone,
+)
+from paceline.coordination.ids import TaskId
+from paceline.coordination.machine_settings import MachineSettings
+from paceline.coordination.plan import Policy
+from paceline.coordination.queue import TaskQueue
+from paceline.coordination.snapshot import Snapshot
+from paceline.coordination.state import State
+
+
+def _stop(state: State, event: StopRequested) -> None:
+    if state.stop is None or event.failed:
+        state.stop = (event.reason, event.failed)
+
+
+def _after_the_end(state: State, event: Event) -> None:
+    """Answer whoever still asks; nothing else happens any more."""
+    if isinstance(event, Hello):
+        joining.hello(state, event)
+    elif isinstance(event, ContributionOffered | ContributionVerified | ContributionRejected):
+        state.pushes.pop(event.push, None)
+        state.out.append(RefusePush(event.push, Rejection.STALE, "the run is over"))
+    elif isinstance(event, ContributionInterrupted):
+        state.pushes.pop(event.push, None)
+
+
+_HANDLERS: dict[type, Callable[[State, Any], None]] = {
+    Hello: joining.hello,
+    Ready: joining.ready,
+    Heard: timing.heard,
+    SessionClosed: joining.session_closed,
+    ProbeAnswered: joining.probe_answered,
+    DrainRequested: joining.drain_requested,
+    TaskReported: working.task_reported,
+    TaskFailed: working.task_failed,
+    LeaseEnded: working.lease_ended,
+    VersionGone: working.lease_ended,
+    ContributionOffered: pushing.offered,
+    ContributionVerified: pushing.verified,
+    ContributionRejected: pushing.rejected,
+    ContributionInterrupted: pushing.interrupted,
+    UpdateApplied: planning.updated,
+    UpdateFailed: planning.update_failed,
+    StopRequested: _stop,
+    Tick: lambda state, _: timing.tick(state),
+}
+
+
+class Machine:
+    """One run's coordinator.
+
+    Args:
+        settings: numbers that rule it.
+        policy: plans its rounds.
+        next_task, returned: the task stream's position (at resume).
+        version: updates made before (at resume).
+    """
+
+    def __init__(
+        self,
+        settings: MachineSettings,
+        policy: Policy,
+        *,
+        next_task: int = 0,
+        returned: tuple[TaskId, ...] = (),
+        version: int = 0,
+    ) -> None:
+        self._state = State(settings, policy, TaskQueue(next_task, returned), version=version)
+
+    def step(self, event: Event, now: float) -> list[Effect]:
+        """Take one event in.
+
+        Args:
+            now: seconds since this server life began; never decreasing.
+
+        Returns:
+            What is to be done, in order.
+
+        Raises:
+            MachineError: the shell broke a rule; nothing was changed.
+        """
+        state = self._state
+        state.now = now
+        member = state.sessions.get(event.session) if hasattr(event, "session") else None
+        if member is not None:
+            timing.touch(state, member)
+        if state.outcome is None:
+            _HANDLERS[type(event)](state, event)
+        else:
+            _after_the_end(state, event)
+        state.story.append((now, type(event).__name__))
+        planning.advance(state)
+        out, state.out = state.out, []
+        return out
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next `Tick` is due; None while nothing is awaited."""
+        timers = self._state.timers
+        return timers[0][0] if timers and self._state.outcome is None else None
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Copy out what people may see."""
+        return inspection.snapshot(self._state, now)
+
+    def validate(self) -> None:
+        """Check all invariants; for tests, after every event.
+
+        Raises:
+            MachineError: one does not hold; the message says which.
+        """
+        inspection.validate(self._state)

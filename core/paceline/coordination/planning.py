@@ -1,0 +1,268 @@
+"""Rounds: planned, filled, planned again where a holder was lost, closed, committed."""
+
+from __future__ import annotations
+
+import math
+
+from paceline.coordination.effects import ApplyUpdate, Outcome, RoundPlanned, RoundRecord
+from paceline.coordination.events import UpdateApplied, UpdateFailed
+from paceline.coordination.ids import TaskId, WorkerName
+from paceline.coordination.leases import Phase
+from paceline.coordination.members import Member, Standing
+from paceline.coordination.plan import View, WorkerView
+from paceline.coordination.resting import cancel, collect
+from paceline.coordination.rounds import Round
+from paceline.coordination.state import MachineError, State
+
+
+def advance(state: State) -> None:
+    """Draw the consequences of an event: plan, refill, plan again, close or commit, whatever is due."""
+    if state.outcome is not None:
+        return
+    current = state.round
+    if current is not None and current.updating:
+        return
+    if state.stop is not None and (state.stop[1] or current is None):
+        reason, now = state.stop
+        state.finish(Outcome.INTERRUPTED if now else Outcome.DONE, reason)
+    elif current is None:
+        _plan(state)
+    else:
+        _tend(state, current)
+
+
+def updated(state: State, event: UpdateApplied) -> None:
+    """The model has moved on: write the books, let the policy learn, end the run or go on."""
+    current = state.round
+    if current is None or not current.updating or event.version != current.number:
+        raise MachineError(f"update to version {event.version} was not ordered; recently: {list(state.story)}")
+    for statistics, seconds in current.finished:
+        statistics.tasks_done += 1
+        statistics.busy_s += seconds
+    state.policy.updated(event.version, event.loss, dict(event.scalars))
+    state.version = event.version
+    state.out += state.records
+    state.out.append(_record(state, current, event.loss))
+    state.records, state.accounts, state.round = [], {}, None
+    state.last_granted = current.granted
+    if state.stop is None and state.settings.rounds is not None and state.version >= state.settings.rounds:
+        state.finish(Outcome.DONE, f"{state.version} rounds are done")
+
+
+def update_failed(state: State, event: UpdateFailed) -> None:
+    """The optimizer, a hook or the numbers failed: nothing can go on from here."""
+    if state.round is None or not state.round.updating:
+        raise MachineError(f"no update was ordered that could fail; recently: {list(state.story)}")
+    state.finish(Outcome.FAILED, event.message)
+
+
+def _record(state: State, current: Round, loss: float) -> RoundRecord:
+    return RoundRecord(
+        round=current.number,
+        version=state.version,
+        allocation=current.allocation,
+        reason=current.plan.reason,
+        opened_s=current.opened_s,
+        seconds=state.now - current.opened_s,
+        loss=loss,
+        samples=current.samples,
+        tasks_used=current.tasks,
+        workers=tuple(account.record(name, state.now) for name, account in state.accounts.items()),
+        next_task=state.queue.next_task,
+        returned=(*state.queue.returned, *sorted(state.retries)),
+    )
+
+
+def _plan(state: State) -> None:
+    """Ask the policy for the next round, if there is anybody to do it."""
+    ready = [m for m in state.members.values() if m.available(state.now)]
+    free = [m for m in ready if not m.leases]
+    if state.version == 0 and len(ready) < state.settings.min_workers and not state.leases:
+        return
+    in_flight = any(lease.phase is Phase.OPEN and lease.running for lease in state.leases.values())
+    if not free and not in_flight:
+        return
+    number = state.version + 1
+    plan = state.policy.plan(_view(state, free, state.settings.tasks, again=False))
+    state.reason = plan.reason
+    given = {name: count for name, count in plan.allocation.items() if count > 0}
+    if not given and not in_flight:
+        return
+    state.round = Round(
+        number=number,
+        plan=plan,
+        in_advance=plan.kept_in_advance,
+        opened_s=state.now,
+        allocation=tuple(given.items()),
+    )
+    state.freed.clear()
+    state.short = False
+    state.out.append(
+        RoundPlanned(
+            round=number, version=state.version, allocation=state.round.allocation, reason=plan.reason, again=False
+        )
+    )
+    for name, count in given.items():
+        member = state.members[name]
+        state.account(name).planned += count
+        state.open_lease(member, _draw(state, member, count), in_advance=state.round.in_advance)
+
+
+def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> View:
+    """Show the policy the given members, in the order in which their names first joined."""
+    place = {key: number for number, key in enumerate(state.statistics)}
+    ordered = sorted(members, key=lambda m: place[m.name, m.device])
+    number = state.version + 1
+    views = []
+    for member in ordered:
+        known = state.learned(member)
+        views.append(
+            WorkerView(
+                name=member.name,
+                tasks_done=known.tasks_done,
+                busy_s=known.busy_s,
+                rounds=max(1, number - known.first_round + 1),
+                founder=known.founder,
+            )
+        )
+    joined = sum(m.standing is Standing.ACTIVE for m in state.members.values())
+    return View(round=number, tasks=tasks, workers=tuple(views), joined=joined, again=again)
+
+
+def _tend(state: State, current: Round) -> None:
+    """See whether the round is full, needs hands, or can be committed."""
+    if current.stale:
+        current.stale = False
+        full = current.plan.quota.missing(current.counts, 0) == 0
+        if full and not current.full:
+            _close(state, current)
+        elif current.full and not full:
+            # A holder was lost after the close: the round is open again, for those too who are done.
+            current.full = False
+            state.freed.update(dict.fromkeys(state.members))
+    if not current.full:
+        if current.plan.refill:
+            _refill(state)
+        elif state.short:
+            _plan_again(state, current)
+            if current.stale:
+                _tend(state, current)
+                return
+    elif not current.awaiting:
+        _commit(state, current)
+    if current.full or current.plan.refill:
+        state.freed.clear()
+
+
+def _close(state: State, current: Round) -> None:
+    """The quota is met: collect what is kept; cancel, or let go on, what is not."""
+    current.full = True
+    for lease in list(state.leases.values()):
+        member = state.members[lease.worker]
+        if lease.in_advance or lease.phase is not Phase.OPEN:
+            continue
+        if lease.kept:
+            collect(state, member, lease)
+        elif current.plan.cancel or not lease.running:
+            cancel(state, member, lease)
+
+
+def _commit(state: State, current: Round) -> None:
+    """All contributions are verified: order the update. A round without any result is planned anew."""
+    if not current.tasks:
+        state.round = None
+        _plan(state)
+        return
+    current.updating = True
+    samples = max(current.samples, 1)
+    state.out.append(
+        ApplyUpdate(
+            version=current.number,
+            samples=current.samples,
+            divisor=samples if current.plan.divisor is None else current.plan.divisor,
+            # fsum is exact, so the loss does not depend on the order of arrival.
+            loss=math.fsum(current.losses) / samples,
+            tasks=current.tasks,
+            scalars=current.plan.scalars,
+        )
+    )
+
+
+def _refill(state: State) -> None:
+    """Give another task of the round to whoever is free."""
+    for name in list(state.freed):
+        member = state.members.get(name)
+        if member is None or not member.available(state.now):
+            continue
+        if not member.leases:
+            lease = state.open_lease(member, _draw(state, member, 1), in_advance=False)
+        else:
+            lease = next(iter(member.leases.values()))
+            if len(member.leases) > 1 or lease.phase is not Phase.OPEN or lease.running:
+                continue
+            if lease.version != state.version:
+                continue
+            state.grant(member, lease, _draw(state, member, 1))
+        state.account(name).planned += 1
+
+
+def _plan_again(state: State, current: Round) -> None:
+    """Give tasks of the round that lost their holder to others, at the same version."""
+    in_flight = sum(
+        len(lease.running.keys() - lease.kept.keys())
+        for lease in state.leases.values()
+        if lease.phase is Phase.OPEN and not lease.in_advance
+    )
+    missing = current.plan.quota.missing(current.counts, in_flight)
+    able = [m for m in state.members.values() if m.available(state.now) and (current.in_advance or not m.leases)]
+    for task in sorted(state.retries):
+        member = _other_hands(state, able, task)
+        if missing and member is not None:
+            state.retries.discard(task)
+            _grant_again(state, member, [task], current)
+            missing -= 1
+            if not current.in_advance:
+                able.remove(member)
+    missing -= len(state.retries)
+    if missing > 0 and able:
+        plan = state.policy.plan(_view(state, able, missing, again=True))
+        state.reason = plan.reason
+        given = {name: count for name, count in plan.allocation.items() if count > 0}
+        for name, count in given.items():
+            _grant_again(state, state.members[name], state.queue.take(count), current)
+            missing -= count
+        shown = tuple(given.items())
+        state.out.append(
+            RoundPlanned(round=current.number, version=state.version, allocation=shown, reason=plan.reason, again=True)
+        )
+    state.short = missing > 0 or bool(state.retries)
+
+
+def _grant_again(state: State, member: Member, tasks: list[TaskId], current: Round) -> None:
+    state.account(member.name).replanned += len(tasks)
+    state.open_lease(member, tasks, in_advance=current.in_advance)
+
+
+def _other_hands(state: State, able: list[Member], task: TaskId) -> Member | None:
+    """Find the least loaded worker that has not failed a task; if there is nobody else at all, one that has."""
+    failed = {attempt.worker for attempt in state.attempts.get(task, ())}
+    everybody = {m.name for m in state.members.values() if m.standing is Standing.ACTIVE}
+    candidates = [m for m in able if m.name not in failed] if everybody - failed else able
+    return min(candidates, key=lambda m: _load_s(state, m), default=None)
+
+
+def _load_s(state: State, member: Member) -> float:
+    return (member.running_tasks() + 1) * (state.learned(member).mean_s or 0.0)
+
+
+def _draw(state: State, member: Member, count: int) -> list[TaskId]:
+    """Take the next tasks for a worker: failed ones that it may try first, then the stream's."""
+    mine = [task for task in sorted(state.retries) if _may_try(state, member.name, task)][:count]
+    state.retries.difference_update(mine)
+    return mine + state.queue.take(count - len(mine))
+
+
+def _may_try(state: State, worker: WorkerName, task: TaskId) -> bool:
+    failed = {attempt.worker for attempt in state.attempts.get(task, ())}
+    everybody = {m.name for m in state.members.values() if m.standing is Standing.ACTIVE}
+    return worker not in failed or not everybody - failed

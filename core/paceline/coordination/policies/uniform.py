@@ -1,0 +1,32 @@
+"""UTA: every worker gets the same number of tasks.
+
+Source: Maranjyan et al. (2025), section 6, "UTA". With more workers than tasks, B random ones get one task each, drawn
+afresh each round; else floor(B/n) each and the remainder to random distinct workers (the paper does not say; ours).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paceline.allocation import spread
+from paceline.coordination.plan import Plan, View
+from paceline.coordination.policies.shared import Deaf, all_tasks
+
+
+class Uniform(Deaf):
+    """Spread the tasks evenly.
+
+    Args:
+        rng: draws who gets the remainder.
+    """
+
+    name = "uniform"
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def plan(self, view: View) -> Plan:
+        """See `Policy.plan`."""
+        n = len(view.workers)
+        tasks = spread(view.tasks, np.arange(n), n, self._rng)
+        return all_tasks(view, tasks, f"{view.tasks} tasks spread evenly over {n} workers")

@@ -1,0 +1,78 @@
+"""The round in progress and its accounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from paceline.coordination.effects import WorkerRecord
+from paceline.coordination.ids import LeaseId, WorkerName
+from paceline.coordination.members import Statistics
+from paceline.coordination.plan import Plan
+
+
+@dataclass(slots=True)
+class Account:
+    """What one worker did in a round."""
+
+    planned: int = 0
+    used: int = 0
+    wasted: int = 0
+    replanned: int = 0
+    used_s: float = 0.0
+    wasted_s: float = 0.0
+    last_s: float | None = None
+
+    def record(self, name: WorkerName, now: float) -> WorkerRecord:
+        """Close the account."""
+        return WorkerRecord(
+            name=name,
+            planned=self.planned,
+            used=self.used,
+            wasted=self.wasted,
+            replanned=self.replanned,
+            used_s=self.used_s,
+            wasted_s=self.wasted_s,
+            idle_s=0.0 if self.last_s is None else now - self.last_s,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """One round, from its plan to its update.
+
+    Attributes:
+        number: 1-based; the update makes this version.
+        counts: tasks that fill the quota, by worker: kept ones, and trials that ran into the time limit.
+        awaiting: leases with kept tasks whose contribution is not verified.
+        full: the quota is met: nothing more is kept; the round waits for the contributions of what is.
+        updating: the update is ordered.
+        finished: seconds of every task that finished in the round, whose they are: the bandit's feedback.
+        granted: tasks given to each worker in this round, planned again ones included.
+        losses: loss sums of the verified tasks.
+        stale: the counts have changed since the quota was last asked.
+    """
+
+    number: int
+    plan: Plan
+    in_advance: bool
+    opened_s: float
+    allocation: tuple[tuple[WorkerName, int], ...]
+    counts: dict[WorkerName, int] = field(default_factory=dict)
+    granted: dict[WorkerName, int] = field(default_factory=dict)
+    awaiting: set[LeaseId] = field(default_factory=set)
+    full: bool = False
+    updating: bool = False
+    tasks: int = 0
+    samples: int = 0
+    losses: list[float] = field(default_factory=list)
+    finished: list[tuple[Statistics, float]] = field(default_factory=list)
+    stale: bool = True
+
+    def count(self, worker: WorkerName, tasks: int) -> None:
+        """Add to (or take from) the tasks that fill the quota."""
+        self.stale = True
+        total = self.counts.get(worker, 0) + tasks
+        if total:
+            self.counts[worker] = total
+        else:
+            self.counts.pop(worker, None)

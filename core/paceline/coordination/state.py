@@ -1,0 +1,246 @@
+"""Everything the coordinator knows, and the few moves that all handlers share.
+
+The handlers (joining, working, pushing, planning, timing) are functions over a `State`; `Machine.step` gives each event
+to one of them and then lets `planning.advance` draw the consequences. Effects gather in `out`, in order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from paceline.coordination.effects import (
+    Effect,
+    Finish,
+    LeaseRecord,
+    LeaseVerdict,
+    Outcome,
+    SendGrant,
+    SendLease,
+    WorkerChanged,
+)
+from paceline.coordination.events import TaskResult
+from paceline.coordination.ids import LEASES_PER_LIFE, Incarnation, LeaseId, PushId, SessionId, TaskId, WorkerName
+from paceline.coordination.leases import Lease
+from paceline.coordination.machine_settings import MachineSettings
+from paceline.coordination.members import Member, Statistics
+from paceline.coordination.plan import Policy
+from paceline.coordination.queue import TaskQueue
+from paceline.coordination.rounds import Account, Round
+from paceline.errors import PacelineError
+
+
+class MachineError(PacelineError):
+    """Our own shell broke a rule of the machine; nothing was changed. The message tells the recent story."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One failed attempt at a task."""
+
+    worker: WorkerName
+    message: str
+    traceback_text: str
+
+
+@dataclass(slots=True)
+class Push:
+    """A push that was allowed to be staged."""
+
+    lease: LeaseId
+    incarnation: Incarnation
+    results: tuple[TaskResult, ...]
+    wasted_s: float
+
+
+@dataclass(slots=True)
+class Departed:
+    """A worker that is gone, as status shows it."""
+
+    state: str
+    address: str
+    device: str
+    pace: float | None
+
+
+@dataclass(slots=True)
+class State:
+    """See the module. `now` and `out` belong to the step in progress.
+
+    Attributes:
+        members: live incarnations by name; `sessions` and `incarnations` the same otherwise; `claims` newcomers'.
+        departed: names without a live incarnation, for status.
+        lost: incarnations taken for lost that may come back with leases; the last 4,096.
+        statistics: by (name, device); the order of first joining is the order of views.
+        leases: all live leases.
+        attempts: failed attempts by task, until the task is applied.
+        retries: failed tasks that wait for a worker that has not failed them.
+        freed: names that may have become free since `advance` last looked.
+        short: tasks of the round may have lost their holder.
+        accounts, records: per worker and of ended leases, from the last commit to the next.
+    """
+
+    settings: MachineSettings
+    policy: Policy
+    queue: TaskQueue
+    now: float = 0.0
+    out: list[Effect] = field(default_factory=list)
+    version: int = 0
+    round: Round | None = None
+    outcome: Outcome | None = None
+    stop: tuple[str, bool] | None = None
+    reason: str = ""
+    members: dict[WorkerName, Member] = field(default_factory=dict)
+    sessions: dict[SessionId, Member] = field(default_factory=dict)
+    claims: dict[SessionId, Member] = field(default_factory=dict)
+    incarnations: dict[Incarnation, Member] = field(default_factory=dict)
+    departed: dict[WorkerName, Departed] = field(default_factory=dict)
+    lost: dict[Incarnation, None] = field(default_factory=dict)
+    statistics: dict[tuple[WorkerName, str], Statistics] = field(default_factory=dict)
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    pushes: dict[PushId, Push] = field(default_factory=dict)
+    attempts: dict[TaskId, list[Attempt]] = field(default_factory=dict)
+    retries: set[TaskId] = field(default_factory=set)
+    freed: dict[WorkerName, None] = field(default_factory=dict)
+    short: bool = False
+    accounts: dict[WorkerName, Account] = field(default_factory=dict)
+    records: list[LeaseRecord] = field(default_factory=list)
+    last_granted: dict[WorkerName, int] = field(default_factory=dict)
+    timers: list[tuple[float, WorkerName]] = field(default_factory=list)
+    story: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=32))
+    next_lease: int = 0
+
+    def account(self, worker: WorkerName) -> Account:
+        """Give a worker's account since the last commit."""
+        account = self.accounts.get(worker)
+        if account is None:
+            account = self.accounts[worker] = Account()
+        return account
+
+    def learned(self, member: Member) -> Statistics:
+        """Give what is known of a member's name on its device; made at its first readiness."""
+        return self.statistics[member.name, member.device]
+
+    def waste(self, worker: WorkerName, seconds: float, tasks: int = 0) -> None:
+        """Charge worker seconds that were not used."""
+        account = self.account(worker)
+        account.wasted_s += seconds
+        account.wasted += tasks
+
+    def arm(self, member: Member, at: float) -> None:
+        """Make sure that the machine looks at a member at this time."""
+        if at < member.timer_at and at < math.inf:
+            member.timer_at = at
+            heapq.heappush(self.timers, (at, member.name))
+
+    def changed(self, member: Member, state: str, reason: str) -> None:
+        """Tell of a change in a worker's life."""
+        self.out.append(WorkerChanged(name=member.name, incarnation=member.incarnation, state=state, reason=reason))
+
+    def open_lease(self, member: Member, tasks: list[TaskId], *, in_advance: bool) -> Lease:
+        """Grant tasks into a new lease at the present version and send it."""
+        current = self.round
+        if current is None:
+            raise MachineError("a lease was opened outside a round")
+        lease = Lease(
+            id=LeaseId(self.settings.life * LEASES_PER_LIFE + self.next_lease),
+            worker=member.name,
+            incarnation=member.incarnation,
+            version=self.version,
+            in_advance=in_advance,
+            task_limit_s=current.plan.task_limit_s,
+            opened_s=self.now,
+        )
+        self.next_lease += 1
+        self._start(member, lease, tasks)
+        member.leases[lease.id] = self.leases[lease.id] = lease
+        self.send_lease(member, lease)
+        return lease
+
+    def send_lease(self, member: Member, lease: Lease) -> None:
+        """Say (or say again) what a lease holds."""
+        if member.session is not None:
+            self.out.append(
+                SendLease(
+                    session=member.session,
+                    lease=lease.id,
+                    version=lease.version,
+                    tasks=tuple(lease.granted),
+                    keep_in_advance=lease.in_advance,
+                    push_unasked=lease.in_advance,
+                    task_limit_s=lease.task_limit_s,
+                )
+            )
+
+    def grant(self, member: Member, lease: Lease, tasks: list[TaskId]) -> None:
+        """Grant further tasks into an open lease."""
+        self._start(member, lease, tasks)
+        if member.session is not None:
+            self.out.append(SendGrant(member.session, lease.id, tuple(tasks)))
+
+    def _start(self, member: Member, lease: Lease, tasks: list[TaskId]) -> None:
+        if member.computing_since is None:
+            member.computing_since = self.now
+            member.progress_at = self.now
+        lease.grant(tasks)
+        if self.round is not None:
+            self.round.granted[member.name] = self.round.granted.get(member.name, 0) + len(tasks)
+            if lease.in_advance:
+                self.round.count(member.name, len(tasks))
+                self.round.awaiting.add(lease.id)
+        self.arm(member, self.now + self.settings.progress_s)
+
+    def unkeep(self, lease: Lease, task: TaskId) -> None:
+        """Take a task out of a lease's sum-to-be: its place in the round is open again."""
+        del lease.kept[task]
+        self.short = True
+        if self.round is not None:
+            self.round.count(lease.worker, -1)
+            if not lease.kept:
+                self.round.awaiting.discard(lease.id)
+
+    def end_lease(self, lease: Lease, verdict: LeaseVerdict) -> None:
+        """End a lease that was not applied: what it held goes back, what it finished is wasted."""
+        for task in list(lease.kept):
+            if task in lease.results:
+                self.waste(lease.worker, lease.results[task].seconds, 1)
+                lease.wasted_s += lease.results[task].seconds
+            self.unkeep(lease, task)
+            if task not in lease.running:
+                self.put_back(task)
+        for task in lease.give_up_running():
+            self.short = True
+            self.put_back(task)
+        self.close_lease(lease, verdict, 1.0)
+
+    def close_lease(self, lease: Lease, verdict: LeaseVerdict, weight: float) -> None:
+        """Take a lease out of the books; its record is written with its round."""
+        del self.leases[lease.id]
+        member = self.members.get(lease.worker)
+        if member is not None and member.incarnation == lease.incarnation:
+            member.leases.pop(lease.id, None)
+            if not member.running_tasks():
+                member.computing_since = None
+            self.freed[member.name] = None
+        if self.round is not None:
+            self.records.append(lease.record(self.round.number, self.now, weight, verdict))
+
+    def put_back(self, task: TaskId) -> None:
+        """Return an unused task: to those waiting for another worker if it has failed, else to the queue's head."""
+        if task in self.attempts:
+            self.retries.add(task)
+        else:
+            self.queue.give_back(task)
+
+    def finish(self, outcome: Outcome, reason: str, task: TaskId | None = None, detail: str = "") -> None:
+        """End the run."""
+        for lease in list(self.leases.values()):
+            self.records.append(lease.record(self.version + 1, self.now, 1.0, LeaseVerdict.DROPPED))
+        # The round will not be committed: what was verified for it is not applied.
+        self.out += [replace(record, verdict=LeaseVerdict.DROPPED, kept=(), results=()) for record in self.records]
+        self.records.clear()
+        self.outcome = outcome
+        self.reason = reason
+        self.out.append(Finish(outcome, reason, task, detail))

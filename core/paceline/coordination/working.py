@@ -1,0 +1,169 @@
+"""Workers report: tasks finished, failed, given up. A report is a hint; only contributions fill the sum."""
+
+from __future__ import annotations
+
+from paceline.coordination.effects import LeaseVerdict, Outcome, SendVerdict, Warn
+from paceline.coordination.events import (
+    LeaseEnded,
+    TaskFailed,
+    TaskFailure,
+    TaskReported,
+    TaskResult,
+    VersionGone,
+)
+from paceline.coordination.ids import LeaseId, SessionId, TaskId, WorkerName
+from paceline.coordination.joining import leave
+from paceline.coordination.leases import Lease, Phase
+from paceline.coordination.members import Member, Standing
+from paceline.coordination.resting import rest
+from paceline.coordination.state import Attempt, State
+
+
+def task_reported(state: State, event: TaskReported) -> None:
+    """Take a finished task into account; where it was not kept in advance, decide now."""
+    member, lease = _holder(state, event.session, event.lease)
+    task = event.result.task
+    if member is None or lease is None or not valid(event.result):
+        return
+    if task not in lease.running:
+        _repeat_verdict(state, member, lease, task)
+        return
+    finished(state, member, lease, event.result)
+    if not lease.in_advance:
+        keep = _admissible(state, lease)
+        if member.session is not None:
+            state.out.append(SendVerdict(member.session, lease.id, task, keep))
+        if keep:
+            _keep(state, lease, task)
+        else:
+            _drop(state, lease, task)
+        rest(state, member, lease)
+
+
+def valid(result: TaskResult) -> bool:
+    """Tell whether a worker's numbers can be numbers at all; NaN fails every comparison."""
+    return (
+        0.0 <= result.seconds < float("inf") and float("-inf") < result.loss_sum < float("inf") and result.samples >= 0
+    )
+
+
+def finished(state: State, member: Member, lease: Lease, result: TaskResult) -> None:
+    """Book a finished task: it counts for the worker that ran it, used or not."""
+    lease.running.pop(result.task, None)
+    lease.results[result.task] = result
+    if state.round is not None:
+        state.round.finished.append((state.learned(member), result.seconds))
+    member.computing_since = state.now if member.running_tasks() else None
+
+
+def task_failed(state: State, event: TaskFailed) -> None:
+    """Have a failed task done by another worker, or end the run when it fails everywhere."""
+    member, lease = _holder(state, event.session, event.lease)
+    if member is None or lease is None or event.task not in lease.running:
+        return
+    del lease.running[event.task]
+    lease.dropped.append(event.task)
+    member.computing_since = state.now if member.running_tasks() else None
+    seconds = event.seconds if 0.0 <= event.seconds < float("inf") else 0.0
+    state.waste(member.name, seconds, 1)
+    lease.wasted_s += seconds
+    if event.task in lease.kept:
+        state.unkeep(lease, event.task)
+    state.short = True
+    if event.failure is TaskFailure.TIME_LIMIT:
+        _trial_over(state, member, event.task)
+    else:
+        attempt_failed(state, member.name, event.task, event.message, event.traceback_text)
+    state.freed[member.name] = None
+    rest(state, member, lease)
+
+
+def attempt_failed(state: State, worker: WorkerName, task: TaskId, message: str, traceback_text: str) -> None:
+    """Remember a failed attempt; end the run if it was one too many."""
+    attempts = state.attempts.setdefault(task, [])
+    attempts.append(Attempt(worker, message, traceback_text))
+    state.retries.add(task)
+    workers = list(dict.fromkeys(attempt.worker for attempt in attempts))
+    others = [m for m in state.members.values() if m.standing is Standing.ACTIVE and m.name != worker]
+    alone = len(attempts) > 1 and not others
+    if len(workers) > 1 or alone or len(attempts) >= state.settings.attempts:
+        reason = f"task {task} failed on {', '.join(workers)}: {message}"
+        state.finish(Outcome.FAILED, reason, task, traceback_text)
+    else:
+        state.out.append(Warn(f"task {task} failed on {worker} and is tried again: {message}"))
+
+
+def put_aside(state: State, worker: WorkerName, why: str) -> None:
+    """Give a worker no tasks for a while; the while doubles each time."""
+    member = state.members.get(worker)
+    if member is None or member.standing is not Standing.ACTIVE:
+        return
+    statistics = state.learned(member)
+    pause_s = min(state.settings.aside_s * 2**statistics.strikes, state.settings.aside_max_s)
+    statistics.strikes += 1
+    member.aside_until = state.now + pause_s
+    state.arm(member, member.aside_until)
+    state.changed(member, "aside", f"gets no tasks for {pause_s:.3g} s: {why}")
+
+
+def lease_ended(state: State, event: LeaseEnded | VersionGone) -> None:
+    """A worker is done with a lease for which it will push nothing: what it still held goes back."""
+    member, lease = _holder(state, event.session, event.lease)
+    if member is None or lease is None:
+        return
+    wasted_s = event.wasted_s if isinstance(event, LeaseEnded) and 0.0 <= event.wasted_s < float("inf") else 0.0
+    state.waste(member.name, wasted_s)
+    lease.wasted_s += wasted_s
+    failed = lease.dropped and not lease.results
+    cancelled = LeaseVerdict.CANCELLED if lease.phase is Phase.CANCELLING else LeaseVerdict.DROPPED
+    state.end_lease(lease, LeaseVerdict.FAILED if failed else cancelled)
+    leave_if_drained(state, member)
+
+
+def leave_if_drained(state: State, member: Member) -> None:
+    """Let a draining worker go once it holds nothing."""
+    if member.standing is Standing.DRAINING and not member.leases:
+        leave(state, member)
+
+
+def _holder(state: State, session: SessionId, lease: LeaseId) -> tuple[Member | None, Lease | None]:
+    member = state.sessions.get(session)
+    return member, None if member is None else member.leases.get(lease)
+
+
+def _repeat_verdict(state: State, member: Member, lease: Lease, task: TaskId) -> None:
+    if task in lease.given_up and task not in lease.results:
+        return
+    if not lease.in_advance and task in lease.results and member.session is not None:
+        state.out.append(SendVerdict(member.session, lease.id, task, task in lease.kept))
+
+
+def _admissible(state: State, lease: Lease) -> bool:
+    current = state.round
+    if current is None or current.full or current.updating or lease.phase is not Phase.OPEN:
+        return False
+    staleness = state.version - lease.version
+    limit = current.plan.max_staleness
+    return limit is None or staleness <= limit
+
+
+def _keep(state: State, lease: Lease, task: TaskId) -> None:
+    current = state.round
+    if current is not None:
+        lease.kept[task] = None
+        current.count(lease.worker, 1)
+        current.awaiting.add(lease.id)
+
+
+def _drop(state: State, lease: Lease, task: TaskId) -> None:
+    lease.dropped.append(task)
+    state.waste(lease.worker, lease.results[task].seconds, 1)
+    lease.wasted_s += lease.results[task].seconds
+    state.put_back(task)
+    state.short = True
+
+
+def _trial_over(state: State, member: Member, task: TaskId) -> None:
+    state.put_back(task)
+    if state.round is not None:
+        state.round.count(member.name, 1)
