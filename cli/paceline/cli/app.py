@@ -1,0 +1,181 @@
+"""The command line: `paceline run`, `server`, `worker` and `status`; flags are generated from the table of options."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
+from paceline.cli.configuration import build, default_of, describe, gather
+from paceline.cli.options import Option, options_of
+from paceline.errors import JobImportError, PacelineError
+from paceline.version import __version__
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="paceline",
+    help="Train one PyTorch model on machines that are not alike, and pay only for the work that is used.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SOURCES = (
+    "Every setting can also stand in the environment (--micro-batch: PACELINE_MICRO_BATCH) or in paceline.toml"
+    " (micro-batch, in the table of its command or above all tables). Flags go first, then the environment, then the"
+    " file; --print-config shows what came from where."
+)
+
+EXAMPLES = {
+    "run": (
+        "paceline run my_job.py:MyJob --workers 4 --rounds 200 --seed 1 --sums exact --json out.json",
+        "paceline run my_job.py:MyJob --workers 4 --pace 1,2,4,8 --policy greedy --until 'accuracy>=0.97'",
+    ),
+    "server": (
+        "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --insecure --min-workers 4 --run-dir runs/a",
+        "paceline server my_job.py:MyJob --rounds 200 --metrics-port 9464",
+    ),
+    "worker": (
+        "paceline worker main-node:7070 my_job.py:MyJob --data /data/pictures",
+        "paceline worker main-node:7070 my_job.py:MyJob --device cuda:1 --name lab-3",
+    ),
+}
+
+
+def run_command_line(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code; errors become one line on standard error.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+    """
+    try:
+        code = app(arguments, standalone_mode=False)
+    except JobImportError as error:
+        sys.stderr.write(error.traceback_text)
+        return _complain(str(error), error.exit_code)
+    except PacelineError as error:
+        if error.exit_code == PacelineError.exit_code:
+            return _confess(error)
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        # What typer (or the click under it) says about a command line it cannot read.
+        wording = getattr(error, "format_message", None)
+        if wording is None:
+            return _confess(error)
+        return _complain(" ".join(str(wording()).split()), getattr(error, "exit_code", 2))
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"paceline: {message}\n")
+    return code
+
+
+def _confess(error: Exception) -> int:
+    traceback.print_exception(error)
+    return _complain(f"this is a bug in paceline {__version__}: please report it with the lines above", 70)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"paceline {__version__}")
+        raise typer.Exit
+
+
+def _parameter(option: Option, default: str) -> inspect.Parameter:
+    """Make a typer parameter. All values stay text: one place, the model, says what is wrong with them.
+
+    Args:
+        default: as the help text shows it; empty: not at all.
+    """
+    annotation: Any
+    text = f"{option.help} [dim](default: {default})[/dim]" if default else option.help
+    if option.argument:
+        annotation = Annotated[str | None, typer.Argument(metavar=option.shows, help=text, show_default=False)]
+    elif option.shows:
+        known: Any = typer.Option(option.flag, metavar=option.shows, help=text, rich_help_panel=option.panel)
+        annotation = Annotated[str | None, known]
+    else:
+        switch = typer.Option(f"{option.flag}/--no-{option.name}", help=text, rich_help_panel=option.panel)
+        annotation = Annotated[bool | None, switch]
+    return inspect.Parameter(option.field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+PRINT_CONFIG = inspect.Parameter(
+    "print_config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--print-config", help="Print every setting and where it came from, and exit.")
+    ],
+)
+
+
+def _command(name: str, title: str, start: Callable[[Any], int]) -> None:
+    """Register a command: its settings are read, checked, and shown or handed to `start`, which gives the exit code."""
+
+    def body(print_config: bool, **flags: object) -> int:
+        given = gather(name, flags, os.environ, Path.cwd())
+        settings = build(name, given)
+        if print_config:
+            typer.echo(describe(name, given, settings))
+            return 0
+        return start(settings)
+
+    parameters = [*(_parameter(option, default_of(name, option)) for option in options_of(name)), PRINT_CONFIG]
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    examples = "\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in EXAMPLES[name]), SOURCES])
+    app.command(name, help=title, epilog=examples)(body)
+
+
+def _start_run(settings: RunCommand) -> int:
+    from paceline.cli.local_run import run_and_report
+
+    return run_and_report(settings)
+
+
+def _start_server(settings: ServerCommand) -> int:
+    from paceline.cli.remote import serve
+
+    return serve(settings)
+
+
+def _start_worker(settings: WorkerCommand) -> int:
+    from paceline.cli.remote import work
+
+    return work(settings)
+
+
+_command("run", "Train on this machine: one server and N worker processes over real gRPC.", _start_run)
+_command("server", "Start the main node and wait for workers.", _start_server)
+_command("worker", "Join a server and compute tasks until the run is over. SIGTERM drains: finish, push, leave.",
+         _start_worker)  # fmt: skip
+
+
+@app.command("status", epilog="Examples:\n\n  [bold]paceline status 127.0.0.1:7070[/bold]\n\n"
+             "  [bold]paceline status main-node:7070 --json[/bold]")  # fmt: skip
+def _status(
+    server: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the server listens.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Wait so long for it.")] = 5.0,
+) -> int:
+    """Show how a run goes: round, loss, what was learned about each worker, and why the last decision was made."""
+    from paceline.cli.remote import show_status
+
+    return show_status(server, as_json, timeout_s)

@@ -1,0 +1,85 @@
+"""What a child process of `paceline run` executes: a server or a worker, told its settings through its standard input.
+
+A child never outlives its parent: on Linux the kernel ends it when the parent is gone, even by `kill -9`. It has a
+session of its own, so that a Ctrl-C of the terminal reaches the parent alone, which then ends all in order.
+
+A server reports to its parent, one JSON document a line, through the descriptor that it is given:
+``{"started": "HOST:PORT"}``, then ``{"ended": {outcome, reason, summary, run_dir}}`` or
+``{"error": {message, exit_code, traceback}}``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any, Literal
+
+from paceline.errors import JobImportError, PacelineError
+from paceline.settings import RunSettings, WorkerSettings
+
+PR_SET_PDEATHSIG = 1
+Role = Literal["server", "worker"]
+
+
+def main(role: str, parent: int, reports_to: int) -> int:
+    """Run a child.
+
+    Args:
+        parent: its process id.
+        reports_to: a server's descriptor for its reports; no worker has one.
+    """
+    _end_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
+    return _serve(reports_to) if role == "server" else _work()
+
+
+def _end_with(parent: int, death_signal: signal.Signals) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal)
+    # It may have died before we asked to be told.
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def _serve(reports_to: int) -> int:
+    # All imports of weight come before the settings are waited for: they are what a start takes its time for.
+    from paceline.server import run_server
+
+    def report(kind: str, content: object) -> None:
+        os.write(reports_to, (json.dumps({kind: content}) + "\n").encode())
+
+    try:
+        settings = RunSettings.model_validate_json(sys.stdin.readline())
+        result = run_server(settings, on_started=lambda address: report("started", address))
+    except PacelineError as error:
+        ours = "".join(traceback.format_exception(error)) if error.exit_code == PacelineError.exit_code else ""
+        users = error.traceback_text if isinstance(error, JobImportError) else ours
+        report("error", {"message": str(error), "exit_code": error.exit_code, "traceback": users})
+        return error.exit_code
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        report("error", {"message": str(error), "exit_code": PacelineError.exit_code, "traceback": trace})
+        return PacelineError.exit_code
+    ended: dict[str, Any] = {
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "summary": result.summary,
+        "run_dir": str(result.run_dir),
+    }
+    report("ended", ended)
+    return 0
+
+
+def _work() -> int:
+    from paceline.worker import run_worker
+
+    line = sys.stdin.readline()
+    # The parent closes the pipe without a word where its server could not start.
+    return run_worker(WorkerSettings.model_validate_json(line)) if line else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

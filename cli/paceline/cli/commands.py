@@ -1,0 +1,168 @@
+"""The settings of each command: those of server and worker, and what only the command itself needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from paceline.errors import UsageError
+from paceline.settings import Count, RunSettings, WorkerSettings
+
+
+class ServerCommand(RunSettings):
+    """What `paceline server` is told.
+
+    Attributes:
+        json_file: the summary of the run is written there at its end.
+    """
+
+    not_offered: ClassVar[frozenset[str]] = frozenset()
+
+    json_file: Path | None = None
+
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _constants_are_text(cls, value: object) -> str:
+        # A settings file may have a number there.
+        return str(value)
+
+    @field_validator("means_s", mode="before")
+    @classmethod
+    def _means_parse(cls, value: object) -> object:
+        return parse_means(value)
+
+    def run_settings(self, **changes: object) -> RunSettings:
+        """Give the server's part, with changes."""
+        values = {name: getattr(self, name) for name in RunSettings.model_fields}
+        return RunSettings.model_validate(values | changes)
+
+
+class RunCommand(ServerCommand):
+    """What `paceline run` is told: a server's settings, and those of the workers it starts on this machine.
+
+    Attributes:
+        workers: how many; they are called w1, w2, ...
+        pace: one per worker, or one for all.
+        delay: laws, one per worker, or one for all.
+        delay_seed: of the delays' draws; None: fresh.
+    """
+
+    # Its server listens on this machine alone, at a free port, and waits for its own workers.
+    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "min_workers"})
+
+    workers: Count = 2
+    pace: tuple[float, ...] = (1.0,)
+    delay: tuple[str, ...] | None = None
+    delay_seed: int | None = Field(default=None, ge=0)
+
+    @field_validator("pace", mode="before")
+    @classmethod
+    def _paces_parse(cls, value: object) -> object:
+        from paceline.laws import parse_paces
+
+        return parse_paces(joined(value))
+
+    @field_validator("delay", mode="before")
+    @classmethod
+    def _delays_parse(cls, value: object) -> object:
+        from paceline.laws import parse_laws
+
+        if value is None:
+            return None
+        text = joined(value)
+        parse_laws(text)
+        return tuple(part.strip() for part in text.split(","))
+
+    @model_validator(mode="after")
+    def _workers_have_theirs(self) -> RunCommand:
+        from paceline.laws import per_worker
+
+        per_worker(self.pace, self.workers, "--pace")
+        per_worker(self.delay or ("",), self.workers, "--delay")
+        names = self.worker_names()
+        unknown = [name for name in self.means_s or {} if name not in names]
+        if unknown:
+            raise UsageError(f"--means names {unknown[0]!r}: expected workers of this run, {names[0]} to {names[-1]}")
+        return self
+
+    def worker_names(self) -> tuple[str, ...]:
+        """Name the workers."""
+        return tuple(f"w{number}" for number in range(1, self.workers + 1))
+
+    def worker_settings(self, server: str) -> tuple[WorkerSettings, ...]:
+        """Give each worker its settings, in the order of their names."""
+        from paceline.laws import per_worker
+
+        paces = per_worker(self.pace, self.workers, "--pace")
+        delays = per_worker(self.delay or (None,), self.workers, "--delay")
+        return tuple(
+            WorkerSettings(
+                server=server,
+                job=self.job,
+                data=self.data,
+                name=name,
+                device=self.device,
+                pace=pace,
+                delay=delay,
+                delay_seed=self.delay_seed,
+            )
+            for name, pace, delay in zip(self.worker_names(), paces, delays, strict=True)
+        )
+
+
+class WorkerCommand(WorkerSettings):
+    """What `paceline worker` is told."""
+
+    not_offered: ClassVar[frozenset[str]] = frozenset()
+
+    @field_validator("delay")
+    @classmethod
+    def _delay_parses(cls, value: str | None) -> str | None:
+        from paceline.laws import parse_law
+
+        if value is not None:
+            parse_law(value)
+        return value
+
+    def worker_settings(self) -> WorkerSettings:
+        """Give the worker's part: all of it."""
+        return WorkerSettings(**{name: getattr(self, name) for name in WorkerSettings.model_fields})
+
+
+def parse_means(value: object) -> object:
+    """Read seconds per task by worker, ``w1=0.01,w2=0.02``, or ``0.01,0.02`` for w1, w2, ... in this order.
+
+    Args:
+        value: the text; or the list or table that a settings file has.
+
+    Raises:
+        UsageError: a mean is not a number.
+    """
+    if value is None or isinstance(value, Mapping):
+        return value
+    words = [word.strip() for word in joined(value).split(",")]
+    pairs = [word.rpartition("=") for word in words]
+    if len({bool(sign) for _, sign, _ in pairs}) == 2:
+        raise UsageError(f"--means is {joined(value)!r}: expected every mean with a name, or none")
+    means_s: dict[str, float] = {}
+    for number, (name, _, seconds) in enumerate(pairs, start=1):
+        try:
+            means_s[name.strip() or f"w{number}"] = float(seconds)
+        except ValueError:
+            raise UsageError(
+                f"--means has {seconds!r} for a number: expected seconds per task, w1=0.01,w2=0.02 or 0.01,0.02"
+            ) from None
+    return means_s
+
+
+def joined(value: Any) -> str:
+    """Write a list as it stands on the command line."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value)
+    return ",".join(str(part) for part in value)
+
+
+CommandSettings = RunCommand | ServerCommand | WorkerCommand

@@ -1,0 +1,43 @@
+"""The file that `--json` names: refused early if it cannot be written, and written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from paceline.errors import UsageError
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before anything is started, a path that could not be written at the end.
+
+    Raises:
+        UsageError: it is a directory, or its folder is missing or may not be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"--json is {str(path)!r}, a directory: expected a file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(f"--json is {str(path)!r}, but the folder {str(folder)!r} does not exist: make it first")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"--json is {str(path)!r}, but it cannot be written: expected a path with write permission")
+
+
+def write_json(path: Path, document: Mapping[str, object]) -> None:
+    """Write a document under a temporary name, bring it to the disk, and rename it."""
+    text = json.dumps(document, indent=2) + "\n"
+    if path.exists() and not path.is_file():
+        # A pipe or /dev/stdout: nothing to replace.
+        path.write_text(text, encoding="utf-8")
+        return
+    # The permissions of an ordinary new file, which a NamedTemporaryFile does not have.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)

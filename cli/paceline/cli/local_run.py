@@ -1,0 +1,263 @@
+"""`paceline run`: a server and N workers as child processes on this machine, watched until the run is over.
+
+The server is started first and builds the job; a mistake in it is said once, before any worker is told anything. The
+workers start beside it (most of a start is importing torch) and wait for the server's address.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from paceline.cli.commands import RunCommand
+from paceline.cli.json_file import check_writable, write_json
+from paceline.cli.processes import Child, Report, describe_exit
+from paceline.cli.progress import Progress, make_progress
+from paceline.cli.remote import EXIT_CODES
+from paceline.errors import (
+    JobImportError,
+    PacelineError,
+    RefusedError,
+    RunFailedError,
+    SettingsError,
+    TryAgainError,
+    UnavailableError,
+    UsageError,
+)
+
+LOOPBACK = "127.0.0.1:0"
+POLL_S = 0.1
+# After the server's end workers have this long to leave by themselves.
+LEAVE_S = 5.0
+
+_ERRORS: dict[int, type[PacelineError]] = {
+    kind.exit_code: kind
+    for kind in (UsageError, SettingsError, RefusedError, UnavailableError, TryAgainError, RunFailedError)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended.
+
+    Attributes:
+        summary: the document of `--json`.
+        signal: the one that ended it, 0 for none.
+    """
+
+    outcome: str
+    reason: str
+    summary: dict[str, Any]
+    run_dir: Path
+    signal: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """Say what a process exits with."""
+        return 128 + self.signal if self.signal else EXIT_CODES[self.outcome]
+
+
+def run_and_report(command: RunCommand) -> int:
+    """Run, write the summary, and say on standard output how it ended."""
+    if command.json_file:
+        check_writable(command.json_file)
+    end = run_locally(command, make_progress(Console(stderr=True)))
+    if command.json_file:
+        write_json(command.json_file, end.summary)
+    stream = sys.stdout if end.outcome == "done" else sys.stderr
+    stream.write(f"paceline: {end.outcome}: {end.reason}\n")
+    stream.write(f"paceline: run directory {end.run_dir}\n")
+    return end.exit_code
+
+
+def run_locally(command: RunCommand, progress: Progress) -> RunEnd:
+    """Run a job with local workers to its end; no process outlives the call.
+
+    Raises:
+        PacelineError: the run could not start, or its server broke down.
+    """
+    try:
+        with _Signals() as signals:
+            return _LocalRun(command, progress, signals).run()
+    finally:
+        progress.close()
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM instead of raising, so that ending in order cannot be torn apart half way."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = 0
+
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        self.last = number
+
+
+class _LocalRun:
+    def __init__(self, command: RunCommand, progress: Progress, signals: _Signals) -> None:
+        self._command = command
+        self._progress = progress
+        self._signals = signals
+        self._signals_seen = 0
+        self._state = ""
+        self._gave_up = ""
+
+    def run(self) -> RunEnd:
+        settings = self._command.run_settings(bind=LOOPBACK, insecure=False, min_workers=self._command.workers)
+        with self._children() as (server, workers):
+            server.tell(settings.model_dump_json())
+            address = self._wait_for_start(server)
+            self._progress.note(f"server at {address}; look at it with: paceline status {address}")
+            for worker, own in zip(workers, self._command.worker_settings(address), strict=True):
+                worker.tell(own.model_dump_json())
+            ended = self._watch(server, workers, address)
+            self._let_leave(workers)
+        outcome, reason = ended["outcome"], ended["reason"]
+        if self._gave_up:
+            outcome, reason = "failed", self._gave_up
+        summary = {**ended["summary"], "outcome": outcome, "reason": reason}
+        stopped_by = self._signals.last if outcome == "interrupted" else 0
+        return RunEnd(outcome, reason, summary, Path(ended["run_dir"]), stopped_by)
+
+    @contextmanager
+    def _children(self) -> Iterator[tuple[Child, list[Child]]]:
+        children: list[Child] = []
+        try:
+            server = Child("server", "server", self._progress.note)
+            children.append(server)
+            for name in self._command.worker_names():
+                child = Child("worker", name, partial(self._pass_on, name))
+                children.append(child)
+            yield server, children[1:]
+        finally:
+            for child in reversed(children):
+                child.end()
+
+    def _pass_on(self, name: str, line: str) -> None:
+        self._progress.note(f"{name}: {line}")
+
+    def _wait_for_start(self, server: Child) -> str:
+        while True:
+            report = self._next_report(server)
+            if self._signals.count:
+                raise KeyboardInterrupt  # There is no state yet that could be saved.
+            if report is None:
+                continue
+            if "started" in report:
+                return str(report["started"])
+            raise _error_of(report)
+
+    def _watch(self, server: Child, workers: list[Child], address: str) -> dict[str, Any]:
+        alive = list(workers)
+        ask_at = 0.0
+        while True:
+            report = self._next_report(server)
+            if report is not None:
+                if "ended" in report:
+                    return dict(report["ended"])
+                raise _error_of(report)
+            self._pass_signals_on(server)
+            ended = [worker for worker in alive if worker.poll() is not None]
+            # What the end of a worker means depends on how far the run is now, not a few seconds ago.
+            if ended or time.monotonic() >= ask_at:
+                self._ask(address)
+                ask_at = time.monotonic() + self._progress.every_s
+            if ended:
+                alive = [worker for worker in alive if worker not in ended]
+                self._consider(ended, alive, server)
+
+    def _ask(self, address: str) -> None:
+        from paceline.server.status import fetch_status, status_to_dict
+
+        try:
+            status = status_to_dict(fetch_status(address, timeout_s=2.0))
+        except UnavailableError:
+            self._state = ""  # It is ending, or busy; its reports tell which.
+        else:
+            self._state = status["state"]
+            self._progress.show(status)
+
+    def _next_report(self, server: Child) -> Report | None:
+        """Wait a moment for the server's next report.
+
+        Raises:
+            RunFailedError: it has ended without one.
+        """
+        try:
+            return server.reports.get(timeout=POLL_S)
+        except queue.Empty:
+            pass
+        code = server.poll()
+        if code is None:
+            return None
+        try:
+            # Its last words may have come between the two looks.
+            return server.reports.get(timeout=1.0)
+        except queue.Empty:
+            if self._signals.count:
+                raise KeyboardInterrupt from None
+            raise RunFailedError(f"the server ended without a word ({describe_exit(code)})") from None
+
+    def _consider(self, ended: list[Child], alive: list[Child], server: Child) -> None:
+        """Tell of workers that ended badly; give up where the run cannot go on without them."""
+        for worker in ended:
+            code = worker.poll()
+            if not code:
+                continue
+            words = f"worker {worker.name} ended: {describe_exit(code)}"
+            self._progress.note("\n".join([words, *worker.last_words()]))
+            if self._state == "waiting":
+                self._give_up(server, f"{words}, before round 1; the run needs all its workers to begin")
+        if not alive and self._state in ("waiting", "training"):
+            self._give_up(server, "every worker has ended")
+
+    def _give_up(self, server: Child, reason: str) -> None:
+        if not self._gave_up:
+            self._gave_up = reason
+            server.interrupt()
+
+    def _pass_signals_on(self, server: Child) -> None:
+        if self._signals.count == self._signals_seen:
+            return
+        self._signals_seen = self._signals.count
+        if self._signals_seen == 1:
+            self._progress.note("stopping: the server saves its state (once more to quit at once)")
+            server.interrupt()
+        else:
+            server.send(signal.SIGKILL)
+
+    def _let_leave(self, workers: list[Child]) -> None:
+        deadline = time.monotonic() + LEAVE_S
+        for worker in workers:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _error_of(report: Report) -> PacelineError:
+    """Make the error again that the server's process reported."""
+    said = report["error"]
+    if said["exit_code"] == UsageError.exit_code and said["traceback"]:
+        return JobImportError(said["message"], said["traceback"])
+    if said["traceback"]:
+        sys.stderr.write(said["traceback"])
+    return _ERRORS.get(said["exit_code"], PacelineError)(said["message"])

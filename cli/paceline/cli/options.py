@@ -1,0 +1,117 @@
+"""Every setting that can be given on the command line, once: the commands' flags are generated from this table.
+
+A setting called ``micro-batch`` is the flag ``--micro-batch``, the environment variable ``PACELINE_MICRO_BATCH`` and
+the key ``micro-batch`` (or ``micro_batch``) of paceline.toml. Which command has it follows from the command's model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paceline.cli.commands import CommandSettings, RunCommand, ServerCommand, WorkerCommand
+
+MODELS: dict[str, type[CommandSettings]] = {"run": RunCommand, "server": ServerCommand, "worker": WorkerCommand}
+
+TRAINING = "Training"
+POLICY = "Policy: who does how many tasks"
+WORKERS = "Workers"
+FILES = "Files"
+NETWORK = "Network"
+MACHINE = "This machine"
+EXPERIMENTS = "Experiments: make workers slower on purpose"
+FAULTS = "Faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting.
+
+    Attributes:
+        field: attribute of the commands' models.
+        panel: heading of the help text that it stands under.
+        shows: what stands for its value in the help text; empty for a switch.
+        argument: it is given by its position, and has no flag.
+    """
+
+    field: str
+    panel: str
+    shows: str
+    help: str
+    name: str
+    argument: bool = False
+
+    @property
+    def flag(self) -> str:
+        """Name it as on the command line."""
+        return self.shows if self.argument else f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """Name its environment variable."""
+        return f"PACELINE_{self.name.upper().replace('-', '_')}"
+
+
+def _option(field: str, panel: str, shows: str, text: str, name: str = "") -> Option:
+    return Option(field, panel, shows, text, name or field.replace("_", "-"))
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("server", "", "HOST:PORT", "Where the server listens.", "server", argument=True),
+    Option("job", "", "JOB", "The job: path/file.py:Class or package.module:Class.", "job", argument=True),
+    # ---- training
+    _option("tasks", TRAINING, "B", "Tasks per round. A task is one micro-batch; a round makes one model update."),
+    _option("micro_batch", TRAINING, "N", "Samples per task."),
+    _option("micro_steps", TRAINING, "N", "Compute a task in this many slices, to save memory."),
+    _option("rounds", TRAINING, "N", "End after this many rounds. Of rounds, epochs and until, the first that comes."),
+    _option("epochs", TRAINING, "N", "End after this many passes over the data (1, where no end is given)."),
+    _option("until", TRAINING, "GOAL", "End when evaluate() gives it: accuracy>=0.97, or error<=0.1."),
+    _option("eval_every", TRAINING, "ROUNDS", "Evaluate every so many rounds; 0: after the last one only."),
+    _option("seed", TRAINING, "N", "Same seed, same training."),
+    _option("sums", TRAINING, "fast|exact", "exact: float64 sums, the same bits whoever computes what."),
+    _option("precision", TRAINING, "fp32|bf16", "Of forward and backward; bf16 is autocast."),
+    _option("init", TRAINING, "FILE", "Start from these weights (safetensors)."),
+    _option("threads", TRAINING, "N", "CPU threads of each worker; other counts may round differently."),
+    # ---- policy
+    _option("policy", POLICY, "NAME", "ata-empirical, ata, greedy, uniform or fixed."),
+    _option("constants", POLICY, "C", "How much ata and ata-empirical explore: paper, as-run or a number."),
+    _option("alpha_s", POLICY, "SECONDS", "ata's bound of the noise; default: twice the largest learned one.", "alpha"),
+    _option("means_s", POLICY, "MEANS", "For fixed: seconds per task, w1=0.01,w2=0.02 or 0.01,0.02.", "means"),
+    # ---- workers
+    _option("workers", WORKERS, "N", "Worker processes to start; they are called w1, w2, ..."),
+    _option("min_workers", WORKERS, "N", "Round 1 waits for this many workers."),
+    _option("name", WORKERS, "NAME", "Default: the host's name and the first free number on it."),
+    _option("reconnect_for_s", WORKERS, "SECONDS", "Look for a lost server this long.", "reconnect-for"),
+    # ---- files
+    _option("run_dir", FILES, "DIR", "Keep settings, ledger and model there; default: runs/<job>-<time>."),
+    _option("json_file", FILES, "FILE", "Write the run's summary there at its end.", "json"),
+    _option("data", FILES, "DIR", "Folder with the data, as this machine sees it; the job finds it in self.data."),
+    # ---- network
+    _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),
+    _option("insecure", NETWORK, "", "Allow addresses beyond this machine: nothing is encrypted, anyone may join."),
+    _option("metrics_port", NETWORK, "PORT", "Serve Prometheus metrics there."),
+    _option("reflection", NETWORK, "", "Let gRPC tools list the services."),
+    _option("inline_bytes", NETWORK, "BYTES", "Models and contributions up to this size travel inside messages."),
+    _option("push_memory_bytes", NETWORK, "BYTES", "Memory for contributions that are arriving.", "push-memory"),
+    # ---- this machine
+    _option("device", MACHINE, "DEVICE", "auto, cpu, cuda or cuda:<number>."),
+    _option("eval_device", MACHINE, "DEVICE", "Where evaluate() runs; default: like --device."),
+    # ---- experiments
+    _option("pace", EXPERIMENTS, "P,...", "Take P times the own compute time per task: 1,2,4,8, or one for all."),
+    _option("delay", EXPERIMENTS, "LAW,...", "Extra seconds per task: const:0.01, exp:0.01, shifted-exp:0.01, "
+            "uniform:0.01:0.02, lognormal:-4:0.5."),
+    _option("delay_seed", EXPERIMENTS, "N", "Of the delays' draws; default: fresh ones."),
+    # ---- faults
+    _option("lost_after_s", FAULTS, "SECONDS", "A worker whose connection closed may come back so long.", "lost-after"),
+    _option("silent_after_s", FAULTS, "SECONDS", "A worker is lost that says nothing for so long.", "silent-after"),
+    _option("progress_s", FAULTS, "SECONDS", "Or that makes no progress for so long, or for 8 of its learned task "
+            "times, if that is longer.", "progress-after"),
+    _option("heartbeat_s", FAULTS, "SECONDS", "A worker with nothing to say says so this often.", "heartbeat"),
+)  # fmt: skip
+
+
+def options_of(command: str) -> tuple[Option, ...]:
+    """Give the settings of a command, in the order of its help text."""
+    model = MODELS[command]
+    return tuple(
+        option for option in OPTIONS if option.field in model.model_fields and option.field not in model.not_offered
+    )

@@ -1,0 +1,50 @@
+"""The commands that are one process: `paceline server`, `worker` and `status`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from paceline.cli.commands import ServerCommand, WorkerCommand
+from paceline.cli.json_file import check_writable, write_json
+from paceline.errors import RunFailedError
+
+EXIT_CODES = {"done": 0, "failed": RunFailedError.exit_code, "interrupted": 130}
+
+
+def serve(command: ServerCommand) -> int:
+    """Run a server to its end."""
+    if command.json_file:
+        check_writable(command.json_file)
+    from paceline.server import run_server
+
+    result = run_server(command.run_settings())
+    if command.json_file:
+        write_json(command.json_file, result.summary)
+    return EXIT_CODES[result.outcome.value]
+
+
+def work(command: WorkerCommand) -> int:
+    """Run a worker to its end."""
+    from paceline.worker import run_worker
+
+    return run_worker(command.worker_settings())
+
+
+def show_status(address: str, as_json: bool, timeout_s: float) -> int:
+    """Ask a server once and print what it says.
+
+    Raises:
+        UnavailableError: nobody answers there.
+    """
+    from paceline.server.status import fetch_status, render_status, status_to_dict
+
+    status = fetch_status(address, timeout_s)
+    if as_json:
+        json.dump(status_to_dict(status), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        from rich.console import Console
+
+        Console().print(render_status(status))
+    return 0
