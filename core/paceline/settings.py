@@ -7,6 +7,7 @@ Reading flags, environment and paceline.toml is the command's business; nothing 
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)")
 
 PolicyName = Literal["ata-empirical", "ata", "greedy", "uniform", "fixed"]
@@ -91,6 +94,28 @@ class RunSettings(SharedSettings):
     progress_s: float = Field(default=30.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
 
+    @field_validator("bind")
+    @classmethod
+    def _bind_parses(cls, value: str) -> str:
+        return _check_address(value, "bind", lowest_port=0)
+
+    @field_validator("device", "eval_device")
+    @classmethod
+    def _device_parses(cls, value: str | None) -> str | None:
+        return _check_device(value)
+
+    @field_validator("constants")
+    @classmethod
+    def _constants_parse(cls, value: str) -> str:
+        if value not in ("paper", "as-run"):
+            try:
+                positive = 0.0 < float(value) < math.inf
+            except ValueError:
+                positive = False
+            if not positive:
+                raise ValueError(f"constants is {value!r}: expected paper, as-run or a number above 0")
+        return value
+
     @field_validator("until")
     @classmethod
     def _goal_parses(cls, value: str | None) -> str | None:
@@ -140,9 +165,32 @@ class WorkerSettings(_Settings):
     delay_seed: int | None = Field(default=None, ge=0)
     reconnect_for_s: float = Field(default=600.0, ge=0)
 
+    @field_validator("server")
+    @classmethod
+    def _server_parses(cls, value: str) -> str:
+        return _check_address(value, "server", lowest_port=1)
+
+    @field_validator("device")
+    @classmethod
+    def _device_parses(cls, value: str | None) -> str | None:
+        return _check_device(value)
+
     @field_validator("name")
     @classmethod
     def _name_fits(cls, value: str | None) -> str | None:
         if value is not None and not WORKER_NAME.fullmatch(value):
             raise ValueError(f"name is {value!r}: expected 1 to 64 of the characters A-Z a-z 0-9 . _ -")
         return value
+
+
+def _check_address(value: str, name: str, lowest_port: int) -> str:
+    match = ADDRESS.fullmatch(value)
+    if not match or not lowest_port <= int(match[2]) <= 65535:
+        raise ValueError(f"{name} is {value!r}: expected HOST:PORT, with a port of {lowest_port} to 65535")
+    return value
+
+
+def _check_device(value: str | None) -> str | None:
+    if value is not None and not DEVICE.fullmatch(value):
+        raise ValueError(f"device is {value!r}: expected auto, cpu, cuda or cuda:<number>")
+    return value
