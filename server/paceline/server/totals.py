@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from paceline.coordination.effects import Effect, Finish, RefusePush, RoundRecord
+from paceline.coordination.effects import Effect, RefusePush, RoundRecord, WorkerRecord
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import WorkerName
 
@@ -30,6 +30,16 @@ class WorkerTotals:
     wasted_s: float = 0.0
     idle_s: float = 0.0
 
+    def add(self, other: WorkerTotals | WorkerRecord) -> None:
+        """Add another's sums, or a round's."""
+        self.planned += other.planned
+        self.used += other.used
+        self.wasted += other.wasted
+        self.replanned += other.replanned
+        self.used_s += other.used_s
+        self.wasted_s += other.wasted_s
+        self.idle_s += other.idle_s
+
 
 @dataclass(slots=True)
 class Totals:
@@ -38,11 +48,10 @@ class Totals:
     Attributes:
         rounds: committed in this server life; version: of the model, updates made.
         first_opened_s, last_closed_s: when the first round was planned and the latest version was made.
-        losses, seconds: by round.
+        losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
         round_buckets: rounds by seconds, one count per bound of ROUND_BUCKETS_S and one for all above.
-        finish: how the run ended; None while it goes on.
     """
 
     rounds: int = 0
@@ -50,21 +59,19 @@ class Totals:
     first_opened_s: float | None = None
     last_closed_s: float = 0.0
     losses: array[float] = field(default_factory=lambda: array("d"))
+    round_s: float = 0.0
     seconds: array[float] = field(default_factory=lambda: array("d"))
     sum: WorkerTotals = field(default_factory=WorkerTotals)
     workers: dict[WorkerName, WorkerTotals] = field(default_factory=dict)
     rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
     round_buckets: list[int] = field(default_factory=lambda: [0] * (len(ROUND_BUCKETS_S) + 1))
-    finish: Finish | None = None
 
-    def observe(self, effect: Effect, now_s: float) -> None:
+    def observe(self, effect: Effect) -> None:
         """Take one effect into account."""
         if isinstance(effect, RoundRecord):
             self._add_round(effect)
         elif isinstance(effect, RefusePush):
             self.rejected[effect.rejection] += 1
-        elif isinstance(effect, Finish):
-            self.finish = effect
 
     @property
     def worker_s(self) -> float:
@@ -84,16 +91,11 @@ class Totals:
         self.last_closed_s = record.opened_s + record.seconds
         self.losses.append(record.loss)
         self.seconds.append(record.seconds)
+        self.round_s += record.seconds
         self.round_buckets[bisect_left(ROUND_BUCKETS_S, record.seconds)] += 1
         for worker in record.workers:
             mine = self.workers.get(worker.name)
             if mine is None:
                 mine = self.workers[worker.name] = WorkerTotals()
-            for sums in (mine, self.sum):
-                sums.planned += worker.planned
-                sums.used += worker.used
-                sums.wasted += worker.wasted
-                sums.replanned += worker.replanned
-                sums.used_s += worker.used_s
-                sums.wasted_s += worker.wasted_s
-                sums.idle_s += worker.idle_s
+            mine.add(worker)
+            self.sum.add(worker)

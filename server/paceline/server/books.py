@@ -1,0 +1,106 @@
+"""All books of a run behind one face: ledger, sums, metrics, log, status and summary.
+
+Its owner is the server's event loop, which hands it every effect of the coordinator. Nothing here waits for a disk or
+a network while the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from paceline.coordination.effects import (
+    Effect,
+    Finish,
+    LeaseRecord,
+    Refuse,
+    RefusePush,
+    RoundRecord,
+    Warn,
+    WorkerChanged,
+)
+from paceline.coordination.events import Hello
+from paceline.coordination.snapshot import Snapshot
+from paceline.protos import coordinator_pb2 as pb
+from paceline.protos.framing import PROTOCOL_VERSION
+from paceline.server.ledger import Ledger
+from paceline.server.log import RunLog
+from paceline.server.metrics import Metrics
+from paceline.server.rundir import RunDir
+from paceline.server.status import Situation, status_response
+from paceline.server.summary import Ending, summary_document
+from paceline.server.totals import Totals
+from paceline.server.traffic import Traffic
+from paceline.settings import RunSettings
+
+_NOTED = frozenset((RoundRecord, LeaseRecord, WorkerChanged, Refuse, RefusePush, Warn, Finish))
+
+
+class Books:
+    """The books of one run. `start` and `close` belong together; all calls are the event loop's.
+
+    Args:
+        snapshot: of the coordinator.
+        traffic: counted elsewhere, told here.
+    """
+
+    def __init__(
+        self, settings: RunSettings, run_dir: RunDir, traffic: Traffic, snapshot: Callable[[], Snapshot]
+    ) -> None:
+        self._settings = settings
+        self._run_dir = run_dir
+        self._traffic = traffic
+        self._snapshot = snapshot
+        self._ledger = Ledger(run_dir.ledger, settings.model_dump_json())
+        self._log = RunLog()
+        self.totals = Totals()
+        self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
+
+    def start(self, job_fingerprint_json: str, metrics_host: str) -> None:
+        """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.
+
+        Args:
+            metrics_host: where metrics are served if the settings name a port.
+
+        Raises:
+            UsageError: the metrics port is taken, or the run directory cannot be written or was taken meanwhile.
+            RunFailedError: the ledger cannot be made.
+        """
+        if self._settings.metrics_port is not None:
+            self.metrics.start(metrics_host, self._settings.metrics_port)
+        try:
+            settings = self._settings.model_dump(mode="json")
+            self._run_dir.write_settings(settings, json.loads(job_fingerprint_json), PROTOCOL_VERSION)
+            self._ledger.start()
+        except Exception:
+            self.metrics.close()
+            raise
+
+    def hello(self, hello: Hello, now_s: float) -> None:
+        """Note who a worker is, when it says hello."""
+        self._ledger.hello(hello, now_s)
+
+    def observe(self, effect: Effect, now_s: float) -> None:
+        """Note one effect, if it belongs into any book."""
+        if type(effect) in _NOTED:
+            self._ledger.observe(effect, now_s)
+            self.totals.observe(effect)
+            self._log.observe(effect)
+
+    def status(self, situation: Situation) -> pb.StatusResponse:
+        """Answer a Status call."""
+        return status_response(self._settings, self.totals, self._snapshot(), situation)
+
+    def summary(self, ending: Ending) -> dict[str, Any]:
+        """Give the document of `paceline run --json`."""
+        return summary_document(self._settings, self.totals, self._traffic, self._snapshot(), ending)
+
+    def close(self) -> None:
+        """Stop serving metrics and write what the ledger still holds back.
+
+        Raises:
+            RunFailedError: the ledger could not be written.
+        """
+        self.metrics.close()
+        self._ledger.close()

@@ -1,0 +1,189 @@
+"""What Prometheus is told, over HTTP on `--metrics-port`.
+
+Nothing is counted here: a scrape copies the sums that `Totals` keeps anyway and a snapshot of the coordinator, both on
+the event loop that owns them, so that rounds pay nothing and every scrape is a consistent cut. docs/metrics.md lists
+the metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
+from paceline.errors import UsageError
+from paceline.server.totals import ROUND_BUCKETS_S, Totals, WorkerTotals
+from paceline.server.traffic import Traffic
+from paceline.version import __version__
+
+# So many workers have labels of their own; the sums of all further ones are told as worker="other".
+WORKER_LABELS = 1000
+OTHER = "other"
+SCRAPE_LIMIT_S = 5.0
+# In these states a worker has no session.
+_AWAY = frozenset(("away", "lost", "left"))
+
+
+class Metrics(Collector):
+    """Serves metrics. `start` and `close` belong to the event loop that owns totals and coordinator.
+
+    Args:
+        totals: sums of the run.
+        snapshot: of the coordinator; called on the event loop.
+        traffic: bytes in and out.
+        policy: name of the policy, a label of paceline_build_info.
+    """
+
+    def __init__(self, totals: Totals, snapshot: Callable[[], Snapshot], traffic: Traffic, policy: str) -> None:
+        self._totals = totals
+        self._snapshot = snapshot
+        self._traffic = traffic
+        self._policy = policy
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, host: str, port: int) -> int:
+        """Begin to serve; `port` 0 takes a free one.
+
+        Returns:
+            the port.
+
+        Raises:
+            UsageError: the port is taken or not ours to take.
+        """
+        self._loop = asyncio.get_running_loop()
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(self)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise UsageError(f"--metrics-port {port} on {host} cannot be used: {error.strerror}") from error
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop to serve; a scrape in progress gets what it can."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = self._thread = None
+
+    def collect(self) -> Iterable[Metric]:
+        """Give all metrics; called by the HTTP server, on a thread of its own."""
+        loop = self._loop
+        if loop is None:
+            return ()
+        cut: concurrent.futures.Future[list[Metric]] = concurrent.futures.Future()
+
+        def copy() -> None:
+            try:
+                cut.set_result(list(self._families()))
+            except Exception as error:
+                cut.set_exception(error)
+
+        try:
+            loop.call_soon_threadsafe(copy)
+            return cut.result(SCRAPE_LIMIT_S)
+        except (RuntimeError, TimeoutError):  # the loop is closed or too busy: the scrape shows a gap, the run goes on
+            return ()
+
+    def _families(self) -> Iterator[Metric]:
+        snapshot = self._snapshot()
+        yield from self._run_metrics(snapshot)
+        yield from _round_metrics(self._totals)
+        yield from _worker_metrics(self._totals)
+        yield from _learned_metrics(snapshot.workers)
+
+    def _run_metrics(self, snapshot: Snapshot) -> Iterator[Metric]:
+        totals = self._totals
+        info = GaugeMetricFamily("paceline_build_info", "Always 1.", labels=["version", "policy"])
+        info.add_metric([__version__, self._policy], 1)
+        yield info
+        yield GaugeMetricFamily("paceline_version", "Version of the model: updates made.", value=totals.version)
+        if totals.losses:
+            yield GaugeMetricFamily("paceline_loss", "Mean loss of the latest round.", value=totals.losses[-1])
+        connected = sum(worker.state not in _AWAY for worker in snapshot.workers)
+        yield GaugeMetricFamily("paceline_workers_connected", "Workers with an open session.", value=connected)
+        yield CounterMetricFamily(
+            "paceline_received_bytes", "Tensor bytes that workers pushed.", value=self._traffic.pushed_bytes
+        )
+        yield CounterMetricFamily(
+            "paceline_sent_bytes", "Tensor bytes that workers pulled.", value=self._traffic.pulled_bytes
+        )
+        rejected = CounterMetricFamily(
+            "paceline_contributions_rejected", "Contributions that were not taken.", labels=["reason"]
+        )
+        for reason, count in totals.rejected.items():
+            rejected.add_metric([reason.value], count)
+        yield rejected
+
+
+def _round_metrics(totals: Totals) -> Iterator[Metric]:
+    yield CounterMetricFamily("paceline_rounds", "Committed rounds.", value=totals.rounds)
+    below = 0
+    buckets = []
+    for bound, count in zip((*map(str, ROUND_BUCKETS_S), "+Inf"), totals.round_buckets, strict=True):
+        below += count
+        buckets.append((bound, below))
+    seconds = HistogramMetricFamily("paceline_round_seconds", "From a round's plan to its new version.")
+    seconds.add_metric([], buckets, sum_value=totals.round_s)
+    yield seconds
+
+
+def _worker_metrics(totals: Totals) -> Iterator[Metric]:
+    rows = _labelled(totals)
+    for field, what in (
+        ("planned", "Tasks allocated, re-planned ones included."),
+        ("used", "Tasks that entered an update."),
+        ("wasted", "Tasks that were worked on and entered no update."),
+        ("replanned", "Tasks that were planned again after their holder was lost."),
+    ):
+        tasks = CounterMetricFamily(f"paceline_tasks_{field}", what, labels=["worker"])
+        for name, sums in rows.items():
+            tasks.add_metric([name], getattr(sums, field))
+        yield tasks
+    seconds = CounterMetricFamily(
+        "paceline_worker_seconds", "Seconds of computing: the bill.", labels=["worker", "use"]
+    )
+    idle = CounterMetricFamily(
+        "paceline_barrier_idle_seconds", "From a worker's last contribution to the close.", labels=["worker"]
+    )
+    for name, sums in rows.items():
+        seconds.add_metric([name, "used"], sums.used_s)
+        seconds.add_metric([name, "wasted"], sums.wasted_s)
+        idle.add_metric([name], sums.idle_s)
+    yield seconds
+    yield idle
+
+
+def _labelled(totals: Totals) -> dict[str, WorkerTotals]:
+    """Give the sums by label: the first WORKER_LABELS names that did anything, then all others in one."""
+    rows: dict[str, WorkerTotals] = {}
+    for name, sums in totals.workers.items():
+        if len(rows) < WORKER_LABELS:
+            rows[name] = sums
+        else:
+            rows.setdefault(OTHER, WorkerTotals()).add(sums)
+    return rows
+
+
+def _learned_metrics(workers: tuple[WorkerSnapshot, ...]) -> Iterator[Metric]:
+    mean = GaugeMetricFamily("paceline_learned_task_seconds", "Learned mean seconds per task.", labels=["worker"])
+    radius = GaugeMetricFamily(
+        "paceline_learned_task_radius_seconds", "Confidence radius of the learned mean.", labels=["worker"]
+    )
+    for worker in workers[:WORKER_LABELS]:
+        if worker.mean_task_s is not None and worker.radius_s is not None:
+            mean.add_metric([worker.name], worker.mean_task_s)
+            radius.add_metric([worker.name], worker.radius_s)
+    yield mean
+    yield radius
