@@ -188,15 +188,15 @@ class _LocalRun:
                 self._consider(ended, alive, server)
 
     def _ask(self, address: str) -> None:
-        from paceline.server.status import fetch_status, status_to_dict
+        from paceline.server.status import fetch_status, render_status, status_to_dict
 
         try:
-            status = status_to_dict(fetch_status(address, timeout_s=2.0))
+            response = fetch_status(address, timeout_s=2.0)
         except UnavailableError:
             self._state = ""  # It is ending, or busy; its reports tell which.
         else:
-            self._state = status["state"]
-            self._progress.show(status)
+            self._state = response.state
+            self._progress.show(status_to_dict(response), render_status(response))
 
     def _next_report(self, server: Child) -> Report | None:
         """Wait a moment for the server's next report.

@@ -6,14 +6,13 @@ Both are fed with what the Status call answers, as a document (`paceline status 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 Status = Mapping[str, Any]
@@ -35,8 +34,8 @@ class Progress(Protocol):
         """Show a line that stays."""
         ...
 
-    def show(self, status: Status) -> None:
-        """Show the newest status."""
+    def show(self, status: Status, picture: RenderableType) -> None:
+        """Show the newest status, as a document and as `paceline status` draws it."""
         ...
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class LineProgress:
         """See Progress."""
         self._console.out(line, highlight=False)
 
-    def show(self, status: Status) -> None:
+    def show(self, status: Status, picture: RenderableType) -> None:
         """See Progress."""
         self._console.out(self._title + headline(status, self._rate.update(status)), highlight=False)
 
@@ -87,9 +86,9 @@ class LiveProgress:
         """See Progress."""
         self._console.print(escape(line), highlight=False)
 
-    def show(self, status: Status) -> None:
+    def show(self, status: Status, picture: RenderableType) -> None:
         """See Progress."""
-        self._live.update(draw(status, self._rate.update(status), self._title))
+        self._live.update(draw(status, picture, self._rate.update(status), self._title))
 
     def close(self) -> None:
         """See Progress."""
@@ -120,41 +119,16 @@ def headline(status: Status, rounds_per_s: float) -> str:
     parts.append(f"{rounds_per_s:.1f} rounds/s")
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
-    parts += [f"{name} {value:.4g}" for name, value in sorted(status["metrics"].items())]
+    parts += [f"{name} {value:.4g}" for name, value in sorted(status["metrics"].items()) if value is not None]
     if status["situation"]:
         parts.append(str(status["situation"]))
     return ", ".join(parts)
 
 
-def draw(status: Status, rounds_per_s: float, title: str = "") -> RenderableType:
-    """Draw a run: a bar where the end is known, the headline, and a row per worker."""
-    lines: list[RenderableType] = [Text(f"{title}  " if title else "", style="bold").append(
-        headline(status, rounds_per_s), style="not bold")]  # fmt: skip
-    if status["rounds"]:
-        lines.append(ProgressBar(total=status["rounds"], completed=min(status["version"], status["rounds"]), width=60))
-    lines.append(worker_table(status["workers"]))
-    return Group(*lines)
-
-
-def worker_table(workers: Sequence[Mapping[str, Any]]) -> Table:
-    """Draw the workers: state, what was learned, and their tasks in the round in progress."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("worker")
-    table.add_column("state")
-    for heading in ("s/task", "+-", "tasks in round", "tasks done"):
-        table.add_column(heading, justify="right")
-    for worker in workers:
-        table.add_row(
-            escape(worker["name"]),
-            worker["state"],
-            seconds(worker.get("mean_task_s")),
-            seconds(worker.get("radius_s")),
-            str(worker["allocation"]),
-            str(worker["tasks_done"]),
-        )
-    return table
-
-
-def seconds(value: float | None) -> str:
-    """Write seconds for a table; a dash where nothing was learned."""
-    return "-" if value is None else f"{value:.4f}"
+def draw(status: Status, picture: RenderableType, rounds_per_s: float, title: str = "") -> RenderableType:
+    """Draw a run: how fast it is, a bar where the end is known, and the picture that `paceline status` shows."""
+    head = Text(f"{title}  " if title else "", style="bold")
+    head.append(headline(status, rounds_per_s), style="not bold")
+    total, done = status["rounds"], status["version"]
+    bar = [ProgressBar(total=total, completed=min(done, total), width=60)] if total else []
+    return Group(head, *bar, picture)

@@ -1,0 +1,64 @@
+"""The list of flags is frozen: a flag that appears, goes or changes its name is seen here first."""
+
+import subprocess
+import sys
+
+import pytest
+
+from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
+from paceline.cli.options import OPTIONS, options_of
+from paceline.settings import RunSettings, WorkerSettings
+
+OF_RUN_AND_SERVER = """
+JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every --seed --sums --precision --init
+--threads --policy --constants --alpha --means --run-dir --json --data --metrics-port --reflection --inline-bytes
+--push-memory --device --eval-device --lost-after --silent-after --progress-after --heartbeat
+"""
+FLAGS = {
+    "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed",
+    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure",
+    "worker": "HOST:PORT JOB --name --reconnect-for --data --device --pace --delay --delay-seed",
+}
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_the_flags_are_these(command: str) -> None:
+    assert sorted(option.flag for option in options_of(command)) == sorted(FLAGS[command].split())
+
+
+def test_every_setting_of_server_and_worker_has_a_flag() -> None:
+    fields = {option.field for option in OPTIONS}
+    for model in (RunSettings, WorkerSettings, RunCommand, ServerCommand, WorkerCommand):
+        assert set(model.model_fields) <= fields
+
+
+def test_names_and_variables_are_unambiguous() -> None:
+    assert len({option.name for option in OPTIONS}) == len(OPTIONS)
+    assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_the_help_text_names_every_flag_and_gives_examples(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paceline.cli", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "200", "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    for option in options_of(command):
+        assert option.flag in done.stdout
+    assert f"paceline {command} " in done.stdout.split("Examples:")[1]
+
+
+def test_help_and_mistakes_import_neither_torch_nor_grpc() -> None:
+    script = """
+import sys
+from paceline.cli.app import run_command_line
+for line in ("--help", "run --help", "run job.py:Job --tasks 0", "server job.py:Job --print-config"):
+    run_command_line(line.split())
+print(sorted({"torch", "grpc"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
