@@ -134,7 +134,7 @@ class Ledger:
                 self._wake.clear()
                 self._commit(connection)
             self._commit(connection)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _fold(connection)
         except Exception as error:  # whatever it is must not vanish with the thread
             self._error = error
             self._queue.clear()
@@ -144,7 +144,7 @@ class Ledger:
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         with connection:
-            while self._queue:
+            for _ in range(len(self._queue)):  # and not what comes meanwhile: a transaction must end
                 item, now_s = self._queue.popleft()
                 for statement, values in _STATEMENTS[type(item)](item, now_s):
                     connection.execute(statement, values)
@@ -162,6 +162,15 @@ def _create(path: Path, settings_json: str, life: int) -> sqlite3.Connection:
     with connection:
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     return connection
+
+
+def _fold(connection: sqlite3.Connection) -> None:
+    """Make one file of the three, so that a finished run can be copied; not while somebody reads it."""
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.OperationalError:
+        pass
 
 
 def _insert(table: str, values: Sequence[Any]) -> Statement:

@@ -181,7 +181,8 @@ def _learned_metrics(workers: tuple[WorkerSnapshot, ...]) -> Iterator[Metric]:
     radius = GaugeMetricFamily(
         "paceline_learned_task_radius_seconds", "Confidence radius of the learned mean.", labels=["worker"]
     )
-    for worker in workers[:WORKER_LABELS]:
+    # One series per name, whatever the snapshot says: Prometheus refuses a whole scrape for one double.
+    for worker in {worker.name: worker for worker in workers[:WORKER_LABELS]}.values():
         if worker.mean_task_s is not None and worker.radius_s is not None:
             mean.add_metric([worker.name], worker.mean_task_s)
             radius.add_metric([worker.name], worker.radius_s)
