@@ -1,6 +1,6 @@
 """Time the exact allocation beside its limit: one pass over the n scores.
 
-    python benchmarks/allocation.py [--json FILE]
+    python -m benchmarks.allocation [--json FILE]
 
 Prints JSON, one entry per case: median and minimum seconds over the repetitions, the target where there is one, the
 limit (seconds of one numpy sum over the same scores, which is memory bandwidth for many workers and the cost of one

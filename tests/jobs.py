@@ -235,3 +235,20 @@ class Large(Tiny):
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(99, 5000, bias=False), nn.Linear(5000, 9900, bias=False), nn.Linear(9900, 10))
+
+
+class Broad(DigitsLike):
+    """DigitsLike with 0.6 million parameters: its contributions take several chunks."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8 * 4 * 4, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(4096, 10),
+        )

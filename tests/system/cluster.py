@@ -1,0 +1,175 @@
+"""Real servers and workers as processes, for tests: started, watched through Status, cut off, killed, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from paceline.errors import UnavailableError
+from paceline.server.status import fetch_status, status_to_dict
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 90.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Wait until a condition gives something true, and give it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:g} s in vain: {what}")
+        time.sleep(0.02)
+
+
+def environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
+    return {**clean, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+class Cluster:
+    """One server and its workers.
+
+    Args:
+        folder: logs and the run directory go there.
+        job: spec of the job, relative to the repository.
+        server_args: further arguments of `paceline server`.
+    """
+
+    def __init__(self, folder: Path, job: str, *server_args: str) -> None:
+        self.folder = folder
+        self.job = job
+        self.run_dir = folder / "run"
+        self.address = f"127.0.0.1:{free_port()}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
+        self.server = self._start("server", ["server", job, *bind, *server_args])
+
+    def _start(self, name: str, args: list[str]) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "paceline.cli", *args],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                cwd=ROOT,
+            )
+        self.processes[name] = process
+        return process
+
+    def worker(
+        self, name: str, *args: str, address: str | None = None, job: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        given = ["worker", address or self.address, job or self.job, "--name", name, *args]
+        key = name
+        while key in self.processes:
+            key += "+"
+        return self._start(key, given)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def status(self) -> dict[str, Any]:
+        """Give the status; empty while the server cannot be reached."""
+        try:
+            return status_to_dict(fetch_status(self.address, timeout_s=2.0))
+        except UnavailableError:
+            return {}
+
+    def at_round(self, number: int) -> None:
+        def reached() -> bool:
+            assert self.server.poll() is None, f"the server ended early:\n{self.log('server')[-3000:]}"
+            return bool(self.status().get("round", 0) >= number)
+
+        until(reached, f"round {number}\n{self.all_logs()}")
+
+    def worker_state(self, name: str) -> str:
+        return next((str(w["state"]) for w in self.status().get("workers", []) if w["name"] == name), "unknown")
+
+    def all_logs(self) -> str:
+        return "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self.processes)
+
+    def end(self, *names: str, code: int = 0, patience_s: float = PATIENCE_S) -> None:
+        """Wait for processes to end with this exit code; without names, for all that live."""
+        for name in names or tuple(self.processes):
+            process = self.processes[name]
+            if process.returncode is not None:
+                continue
+            try:
+                got = process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{name} did not end\n{self.all_logs()}") from None
+            assert got == code, f"{name} ended with {got}, expected {code}\n{self.all_logs()}"
+
+    def kill_all(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                    process.kill()
+                process.wait(10)
+
+    def model(self) -> dict[str, torch.Tensor]:
+        return load_file(self.run_dir / "model.safetensors")
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, job: str, *server_args: str) -> Iterator[Cluster]:
+    made = Cluster(folder, job, *server_args)
+    try:
+        yield made
+    finally:
+        made.kill_all()
+
+
+def paceline(*args: str, patience_s: float = 240.0, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "paceline.cli", *args],
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
+        env=environment(),
+        cwd=ROOT,
+        check=False,
+        **kwargs,
+    )
+
+
+def assert_bit_equal(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Compare every tensor that was saved, bit for bit."""
+    missing = {name for name in expected if name not in got} - shared_names(expected)
+    assert not missing, f"not saved: {missing}"
+    for name, tensor in got.items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert torch.equal(tensor, expected[name]), f"{name}: {(tensor.double() - expected[name].double()).abs().max()}"
+
+
+def shared_names(state: dict[str, torch.Tensor]) -> set[str]:
+    """Name tensors that equal an earlier one: tied ones are saved once."""
+    seen: list[tuple[str, torch.Tensor]] = []
+    shared = set()
+    for name, tensor in state.items():
+        if any(tensor.shape == other.shape and torch.equal(tensor, other) for _, other in seen):
+            shared.add(name)
+        seen.append((name, tensor))
+    return shared
