@@ -7,6 +7,7 @@ import pytest
 
 from paceline.cli import app
 from paceline.cli.app import run_command_line
+from paceline.cli.options import options_of
 from paceline.errors import JobImportError, PacelineError, RefusedError, UnavailableError
 from paceline.version import __version__
 
@@ -97,7 +98,7 @@ def test_print_config_shows_value_and_origin_of_every_setting_and_starts_nothing
     assert rows["threads"] == ["2", "paceline.toml [run]"]
     assert rows["tasks"] == ["16", "default"]
     assert rows["run-dir"] == ["-", "default"]
-    assert set(rows) == {"setting"} | {option.name for option in app.options_of("run")}
+    assert set(rows) == {"setting"} | {option.name for option in options_of("run")}
     assert [entry.name for entry in tmp_path.iterdir()] == ["paceline.toml"]
 
 
