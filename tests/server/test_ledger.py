@@ -162,7 +162,8 @@ def test_a_ledger_that_cannot_be_written_is_told_once_and_at_close(
         write_round(ledger, number)
     with pytest.raises(RunFailedError, match=r"ledger '.*ledger.sqlite' could not be written: UNIQUE constraint"):
         ledger.close()
-    assert capsys.readouterr().out.count("ledger-failed") == 1
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("ledger-failed") == 1
 
 
 def test_a_ledger_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -142,10 +142,10 @@ def _round_metrics(totals: Totals) -> Iterator[Metric]:
 def _worker_metrics(totals: Totals) -> Iterator[Metric]:
     rows = _labelled(totals)
     for field, what in (
-        ("planned", "Tasks allocated, re-planned ones included."),
+        ("planned", "Tasks allocated."),
         ("used", "Tasks that entered an update."),
         ("wasted", "Tasks that were worked on and entered no update."),
-        ("replanned", "Tasks that were planned again after their holder was lost."),
+        ("replanned", "Tasks planned again for this worker after another's loss."),
     ):
         tasks = CounterMetricFamily(f"paceline_tasks_{field}", what, labels=["worker"])
         for name, sums in rows.items():

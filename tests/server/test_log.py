@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from paceline.coordination.effects import Finish, Outcome, RefusalCode, Refuse, RefusePush, Warn, WorkerChanged
+from paceline.coordination.events import Rejection
+from paceline.coordination.ids import Incarnation, PushId, SessionId, TaskId, WorkerName
+from paceline.server.log import FORMAT_VARIABLE, RunLog, configure_logging
+from tests.server.records import lease_record, round_record
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def tell_a_run() -> None:
+    log = RunLog()
+    log.observe(WorkerChanged(name=WorkerName("w1"), incarnation=Incarnation("i"), state="lost", reason="silent"))
+    for number in range(1, 100):
+        log.observe(lease_record(number, 0, "w1"))
+        log.observe(round_record(number))
+    log.observe(RefusePush(PushId(1), Rejection.NON_FINITE, "the sum is not finite"))
+    log.observe(Refuse(SessionId(1), RefusalCode.NAME_IN_USE, "w1 is held by host pid 7"))
+    log.observe(Warn("nobody is there"))
+    log.observe(Finish(Outcome.FAILED, "task 7 failed everywhere", TaskId(7), "Traceback: user's own"))
+
+
+def test_people_get_a_line_per_change_and_none_per_round(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(as_json=False)
+    tell_a_run()
+    out, err = capsys.readouterr()
+    assert out == ""
+    said = ["worker lost", "first round done", "non-finite", "held by host pid 7", "nobody is there", "run failed"]
+    lines = err.splitlines()
+    assert all(text in line for text, line in zip(said, lines, strict=False)), err
+    assert len(lines) == 8
+    assert lines[-1].startswith("Traceback: user's own")
+
+
+def test_machines_get_json_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORMAT_VARIABLE, "json")
+    configure_logging()
+    tell_a_run()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == 7
+    assert (lines[0]["event"], lines[0]["worker"], lines[0]["reason"]) == ("worker lost", "w1", "silent")
+    assert [line["level"] for line in lines] == ["info", "info", "warning", "warning", "warning", "error", "error"]
