@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -145,3 +147,12 @@ async def test_a_port_that_is_taken_is_a_clear_error() -> None:
         with pytest.raises(UsageError, match=f"--metrics-port {port} on 127.0.0.1 cannot be used: Address already in"):
             metrics.start("127.0.0.1", port)
         metrics.close()
+
+
+async def test_every_metric_is_documented(served: tuple[Totals, int]) -> None:
+    totals, port = served
+    totals.observe(round_record(1))
+    text = await asyncio.to_thread(get, port)
+    told = set(re.findall(r"^# TYPE (paceline_\w+)", text, re.MULTILINE))
+    document = await asyncio.to_thread((Path(__file__).parents[2] / "docs" / "metrics.md").read_text)
+    assert set(re.findall(r"^\| `(paceline_\w+)` ", document, re.MULTILINE)) == told
