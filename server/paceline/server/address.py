@@ -1,0 +1,75 @@
+"""Where the server listens: parsed, judged and tried before anything else is begun."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+
+from paceline.errors import SettingsError, UsageError
+
+_BIND = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]]+):(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host (IPv6 in brackets) and a port; port 0 asks for a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_bind(bind: str, *, insecure: bool) -> Address:
+    """Read HOST:PORT and see whether the server may listen there.
+
+    Raises:
+        UsageError: it is not HOST:PORT.
+        SettingsError: others could reach it, and --insecure was not given.
+    """
+    match = _BIND.fullmatch(bind)
+    if match is None or int(match[2]) > 65535:
+        raise UsageError(f"bind is {bind!r}: expected HOST:PORT, such as 127.0.0.1:7070 or [::1]:7070")
+    address = Address(match[1], int(match[2]))
+    if not address.is_loopback and not insecure:
+        raise SettingsError(
+            f"bind is {bind!r}, which other machines can reach, and nothing is encrypted or checked: "
+            "expected a loopback address, or --insecure on a network you trust"
+        )
+    return address
+
+
+def check_free(address: Address) -> None:
+    """Try to listen, so that a port that cannot be had is one clear line and no half-started server.
+
+    Raises:
+        UsageError: the port is taken, not allowed, or the host is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(address.host.strip("[]"), address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"bind host {address.host!r} is unknown: {error.strerror}") from error
+    family, kind, protocol, _, where = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # As gRPC does: else connections of an earlier server that linger would look like another server.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+            probe.listen()
+        except OSError as error:
+            raise UsageError(
+                f"port {address.port} on {address.host} is taken or not to be had: {error.strerror}"
+            ) from error

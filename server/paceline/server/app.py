@@ -1,0 +1,321 @@
+"""The server: puts the parts of a run together, starts them in order, and takes them down in order.
+
+One event loop owns the coordinator, the sessions and the books. The model has a thread, evaluation another, the ledger
+a third; a round waits for the model's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from paceline.allocation import constant_for
+from paceline.coordination import Machine
+from paceline.coordination import effects as fx
+from paceline.coordination.effects import Finish, Outcome
+from paceline.coordination.events import StopRequested
+from paceline.coordination.policies import make_policy
+from paceline.errors import PacelineError
+from paceline.protos import coordinator_pb2 as pb
+from paceline.protos.framing import PROTOCOL_VERSION, crc32c
+from paceline.protos.memory import tune_malloc
+from paceline.server.address import check_free, parse_bind
+from paceline.server.books import Books
+from paceline.server.convert import OUTCOMES, ManifestCheck
+from paceline.server.driver import Action, Driver
+from paceline.server.endpoint import Endpoint
+from paceline.server.evaluations import Evaluations
+from paceline.server.model import ServerModel
+from paceline.server.preparation import Preparation, prepare, raise_descriptor_limit
+from paceline.server.pushes import Pushes
+from paceline.server.rundir import RunDir
+from paceline.server.sessions import Greeting, Sessions
+from paceline.server.staging import StagePool
+from paceline.server.status import Situation
+from paceline.server.summary import Ending
+from paceline.server.traffic import Traffic
+from paceline.server.training import Training
+from paceline.server.transfer import Source, Transfers
+from paceline.server.workthread import WorkThread
+from paceline.settings import RunSettings
+from paceline.tasks import task_samples
+from paceline.version import __version__
+
+# Workers get this long to take their goodbye.
+LEAVE_LIMIT_S = 3.0
+HOUSEKEEPING_EVERY_S = 1.0
+_SAMPLES_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        reason: one line.
+        detail: traceback of the worker or of the job's own code, where that is the reason.
+        summary: the document of `paceline run --json`.
+    """
+
+    outcome: Outcome
+    reason: str
+    detail: str
+    summary: dict[str, Any]
+    run_dir: Path
+
+
+class Server:
+    """One run's server: `start`, `wait`, `close`.
+
+    Args:
+        settings: everything it is told.
+        preparation: what `prepare(settings)` gave.
+
+    Attributes:
+        address: where it really listens; known after start.
+    """
+
+    def __init__(self, settings: RunSettings, preparation: Preparation) -> None:
+        self._settings = settings
+        self._prepared = preparation
+        self._bind = parse_bind(settings.bind, insecure=settings.insecure)
+        self._traffic = Traffic()
+        self._log = structlog.get_logger()
+        self.address = self._bind
+
+    async def start(self) -> None:
+        """Open the run directory and the port; from here on workers may come.
+
+        Raises:
+            UsageError: the port, the metrics port or the run directory cannot be had.
+        """
+        settings, prepared = self._settings, self._prepared
+        self._endpoint = Endpoint()
+        self.address = self._endpoint.bind(self._bind)
+        self._run_dir = RunDir.create(settings.run_dir, settings.job)
+        try:
+            self._assemble(settings, prepared)
+            host = "127.0.0.1" if self._bind.is_loopback else "0.0.0.0"
+            self._books.start(prepared.fingerprint.to_json(), host)
+        except BaseException:
+            await self._endpoint.close()
+            self._run_dir.discard()
+            raise
+        loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start(loop)
+        await self._endpoint.start(
+            self._sessions.handle, self._transfers.handle, self._status, reflection=settings.reflection
+        )
+        self._housekeeper = asyncio.create_task(self._keep_house())
+        self._announce()
+
+    def interrupt(self, reason: str) -> None:
+        """End the run now, its state saved."""
+        self._driver.post(StopRequested(reason, failed=True))
+
+    async def wait(self) -> Finish:
+        """Wait for the end of the run and tell the workers."""
+        # Shielded: a caller that is cancelled must not cancel the end of the run.
+        finish = await asyncio.shield(self._driver.finished)
+        self._sessions.end_all(OUTCOMES[finish.outcome], finish.reason)
+        return finish
+
+    async def close(self, finish: Finish) -> RunResult:
+        """Save the model, let the workers leave, close everything.
+
+        Raises:
+            PacelineError: a bug of ours ended the run, or the books or the model could not be written.
+        """
+        path = self._run_dir.model
+        fault: PacelineError | None = None
+        fingerprint = ""
+        try:
+            fingerprint = await self._training.finish(finish.outcome, path)
+            finish = self._after_evaluation(finish)
+            async with asyncio.timeout(LEAVE_LIMIT_S):
+                await self._sessions.all_left()
+        except TimeoutError:
+            pass
+        except PacelineError as error:
+            fault = error
+        summary = self._books.summary(
+            Ending(
+                outcome=finish.outcome,
+                reason=finish.reason,
+                metrics=self._training.metrics,
+                model=path if fingerprint else None,
+                fingerprint=fingerprint,
+            )
+        )
+        await self._take_down()
+        if fault is not None:
+            raise fault
+        if self._driver.bug is not None:
+            raise PacelineError(finish.reason) from self._driver.bug
+        return RunResult(
+            outcome=finish.outcome,
+            reason=finish.reason,
+            detail=finish.detail,
+            summary=summary,
+            run_dir=self._run_dir.path,
+        )
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _assemble(self, settings: RunSettings, prepared: Preparation) -> None:
+        policy = make_policy(
+            settings.policy,
+            rng=np.random.default_rng(settings.seed),
+            constants=settings.constants,
+            alpha_s=settings.alpha_s,
+            means_s=settings.means_s,
+        )
+        radius_constant = constant_for("ata-empirical", settings.constants)
+        self._driver = driver = Driver(Machine(prepared.machine_settings(settings, radius_constant), policy))
+        driver.final = self._explain
+        thread = WorkThread("model", driver.crashed)
+        model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
+        evaluator = WorkThread("evaluation", driver.crashed)
+        evaluations = None
+        if prepared.evaluation_copy is not None:
+            every = settings.eval_every or (1 if settings.until is not None else 0)
+            evaluations = Evaluations(prepared.job, prepared.evaluation_copy, model, thread, evaluator, every)
+        self._threads = (thread, evaluator)
+        self._pool = StagePool(prepared.stages, settings.progress_s, driver.now)
+        pushes = Pushes(model, thread, self._pool, ManifestCheck(prepared.layout), self._traffic)
+        source = Source(prepared.flat)
+        self._sessions = Sessions(_greeting(settings, prepared), pushes, self._traffic)
+        self._transfers = Transfers(source, pushes, self._traffic)
+        self._training = Training(driver, model, thread, evaluations, settings.goal())
+        self._books = Books(settings, self._run_dir, self._traffic, driver.snapshot)
+        for part in (pushes, self._sessions, self._transfers):
+            part.connect(driver.post)
+        driver.connect(_actions(self._sessions, pushes, self._training), self._books)
+        self._training.connect(source, self._sessions, pushes)
+
+    def _explain(self, finish: Finish) -> Finish:
+        """Name the samples of the task that failed everywhere; show the user's traceback of a failed update."""
+        settings = self._settings
+        if finish.task is not None:
+            ids = task_samples(settings.seed, finish.task, settings.micro_batch, self._prepared.fingerprint.n_samples)
+            named = ", ".join(map(str, ids[:_SAMPLES_NAMED].tolist()))
+            more = f" and {len(ids) - _SAMPLES_NAMED} more" if len(ids) > _SAMPLES_NAMED else ""
+            return dataclasses.replace(finish, reason=f"{finish.reason} (samples {named}{more} of the dataset)")
+        if finish.outcome is Outcome.FAILED and not finish.detail:
+            return dataclasses.replace(finish, detail=self._training.fault_traceback)
+        return finish
+
+    def _after_evaluation(self, finish: Finish) -> Finish:
+        """A run whose last evaluation failed has failed; its model is saved all the same."""
+        fault = self._training.evaluation_fault
+        if fault is None or finish.outcome is not Outcome.DONE:
+            return finish
+        return dataclasses.replace(finish, outcome=Outcome.FAILED, reason=fault.message, detail=fault.traceback_text)
+
+    async def _status(self) -> pb.StatusResponse:
+        situation = Situation(
+            rounds=self._prepared.rounds or 0,
+            elapsed_s=self._driver.now(),
+            run_dir=str(self._run_dir.path),
+            metrics=self._training.metrics,
+        )
+        return self._books.status(situation)
+
+    async def _keep_house(self) -> None:
+        told = ""
+        while True:
+            self._pool.check_speed()
+            snapshot = self._driver.snapshot()
+            waits = snapshot.situation if snapshot.state == "waiting" else ""
+            if waits and waits != told:
+                self._log.info(waits)
+            told = waits
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+
+    def _announce(self) -> None:
+        self._log.info(
+            f"paceline {__version__} serves {self._settings.job} on {self.address}", run_dir=str(self._run_dir.path)
+        )
+        self._log.info(tune_malloc())
+        self._log.info(raise_descriptor_limit())
+        if not self._bind.is_loopback:
+            self._log.warning(
+                f"INSECURE: whoever can reach {self.address} can join this run, read the model and change it; "
+                "nothing is encrypted (--insecure)"
+            )
+
+    async def _take_down(self) -> None:
+        self._housekeeper.cancel()
+        self._driver.close()
+        await self._endpoint.close()
+        for thread in self._threads:
+            await thread.close()
+        self._books.close()
+
+
+def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:
+    layout = prepared.flat.layout
+    constants = (
+        bytes(prepared.flat.constants_view) if layout.nbytes - layout.version_nbytes <= settings.inline_bytes else b""
+    )
+    return Greeting(
+        welcome=pb.Welcome(
+            protocol_version=PROTOCOL_VERSION,
+            package_version=__version__,
+            job=settings.job,
+            settings_json=settings.shared().model_dump_json(),
+            job_fingerprint_json=prepared.fingerprint.to_json(),
+            version_bytes=layout.version_nbytes,
+            constants_bytes=layout.nbytes - layout.version_nbytes,
+            constants=constants,
+            constants_crc32c=crc32c(constants) if constants else 0,
+        ),
+        fingerprint=prepared.fingerprint,
+    )
+
+
+def _actions(sessions: Sessions, pushes: Pushes, training: Training) -> Mapping[type, Action]:
+    return {
+        fx.Welcome: sessions.welcome,
+        fx.Refuse: sessions.refuse,
+        fx.Probe: sessions.probe,
+        fx.SendLease: sessions.lease,
+        fx.SendGrant: sessions.grant,
+        fx.SendVerdict: sessions.verdict,
+        fx.SendCollect: sessions.collect,
+        fx.SendCancel: sessions.cancel,
+        fx.Goodbye: sessions.goodbye,
+        fx.CloseSession: sessions.close,
+        fx.WorkerChanged: sessions.worker_changed,
+        fx.StagePush: pushes.stage,
+        fx.RefusePush: pushes.refuse,
+        fx.AddContribution: pushes.add,
+        fx.AcknowledgePush: pushes.acknowledge,
+        fx.ApplyUpdate: training.apply,
+    }
+
+
+async def serve(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
+    """Serve one run to its end.
+
+    Args:
+        on_started: told the real address, once workers may come.
+
+    Raises:
+        UsageError, SettingsError: nothing was started.
+        PacelineError: the run's state could not be saved, or a bug.
+    """
+    check_free(parse_bind(settings.bind, insecure=settings.insecure))
+    server = Server(settings, prepare(settings))
+    await server.start()
+    if on_started is not None:
+        on_started(str(server.address))
+    return await server.close(await server.wait())

@@ -1,0 +1,100 @@
+"""The port: a grpc.aio server with the Coordinator service, health, and reflection where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from paceline.errors import SettingsError, UsageError
+from paceline.protos import coordinator_pb2 as pb
+from paceline.protos.framing import server_options
+from paceline.server.address import Address
+
+SERVICE = "paceline.v1.Coordinator"
+
+
+class StreamHandler(Protocol):
+    """Serves one stream to its end, by reading from and writing to its context."""
+
+    async def __call__(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any], /) -> None:
+        """Serve it."""
+        ...
+
+
+class Endpoint:
+    """Listens. To be made on the event loop that serves."""
+
+    def __init__(self) -> None:
+        self._server = grpc.aio.server(options=server_options())
+        self._health = health.aio.HealthServicer()
+
+    def bind(self, address: Address) -> Address:
+        """Take the port; nobody is served yet.
+
+        Returns:
+            The real address.
+
+        Raises:
+            UsageError: the port cannot be had.
+        """
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise UsageError(f"port {address.port} on {address.host} is taken or not to be had") from error
+        return Address(address.host, port)
+
+    async def start(
+        self,
+        session: StreamHandler,
+        transfer: StreamHandler,
+        status: Callable[[], Awaitable[pb.StatusResponse]],
+        *,
+        reflection: bool,
+    ) -> None:
+        """Begin to serve.
+
+        Raises:
+            SettingsError: reflection is asked for and not installed.
+        """
+
+        async def answer(request: pb.StatusRequest, context: object) -> pb.StatusResponse:
+            return await status()
+
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Session": grpc.stream_stream_rpc_method_handler(
+                session, pb.WorkerMessage.FromString, pb.ServerMessage.SerializeToString
+            ),
+            # No serialisers: bytes go through as they are.
+            "Transfer": grpc.stream_stream_rpc_method_handler(transfer),
+            "Status": grpc.unary_unary_rpc_method_handler(
+                answer, pb.StatusRequest.FromString, pb.StatusResponse.SerializeToString
+            ),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflection:
+            _add_reflection(self._server)
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Stop serving; what is still open is cut off."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(None)
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    try:
+        from grpc_reflection.v1alpha import reflection
+    except ImportError as error:
+        raise SettingsError(
+            "reflection is asked for, but grpcio-reflection is not installed: pip install paceline[debug]"
+        ) from error
+    reflection.enable_server_reflection(
+        (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
+    )

@@ -1,0 +1,148 @@
+"""Builds what a run needs before anybody connects: the job, its model, optimizer and data. All mistakes show here."""
+
+from __future__ import annotations
+
+import math
+import resource
+from dataclasses import dataclass
+
+import torch
+
+from paceline.coordination.machine_settings import MachineSettings
+from paceline.errors import SettingsError
+from paceline.fingerprint import JobFingerprint, fingerprint
+from paceline.flat import FlatModel, build_model
+from paceline.job import Job, overrides
+from paceline.layout import ContributionLayout, contribution_layout
+from paceline.loading import build_dataset, load_job
+from paceline.settings import RunSettings
+from paceline.update import Updater
+from paceline.weights import load_init
+
+_WANTED_DESCRIPTORS = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A run that is ready to begin.
+
+    Attributes:
+        evaluation_copy: a model of the same layout for evaluate; None where the job has none.
+        rounds: after so many the run ends; None: when its goal is met.
+        stages: for pushes in chunks.
+    """
+
+    job: Job
+    flat: FlatModel
+    updater: Updater
+    evaluation_copy: FlatModel | None
+    layout: ContributionLayout
+    fingerprint: JobFingerprint
+    rounds: int | None
+    stages: int
+
+    def machine_settings(self, settings: RunSettings, radius_constant: float) -> MachineSettings:
+        """Give what the coordinator is told."""
+        return MachineSettings(
+            tasks=settings.tasks,
+            rounds=self.rounds,
+            min_workers=settings.min_workers,
+            lost_after_s=settings.lost_after_s,
+            silent_after_s=settings.silent_after_s,
+            progress_s=settings.progress_s,
+            radius_constant=radius_constant,
+        )
+
+
+def prepare(settings: RunSettings) -> Preparation:
+    """Load the job and build everything under the run's seed.
+
+    Raises:
+        UsageError: something is wrong with the job, its data or the initial weights.
+        SettingsError: settings that the job or this machine cannot meet.
+    """
+    job = load_job(settings.job, settings.data)
+    # Reductions over long vectors (clipping) round differently with another number of threads.
+    torch.set_num_threads(settings.threads)
+    device = parse_device(settings.device)
+    dataset = build_dataset(job, settings.seed, settings.micro_batch)
+    flat = build_model(job, settings.seed, device)
+    if settings.init is not None:
+        load_init(flat, settings.init)
+    updater = Updater(job, flat)
+    layout = contribution_layout(flat.layout, settings.sums)
+    return Preparation(
+        job=job,
+        flat=flat,
+        updater=updater,
+        evaluation_copy=_evaluation_copy(job, settings, device),
+        layout=layout,
+        fingerprint=fingerprint(job, flat.layout, dataset, settings.seed),
+        rounds=planned_rounds(settings, len(dataset)),
+        stages=_stages(settings, layout.nbytes),
+    )
+
+
+def planned_rounds(settings: RunSettings, n_samples: int) -> int | None:
+    """Give the number of rounds that rounds, epochs and until allow: the fewest; one epoch where nothing is said."""
+    epochs = settings.epochs
+    if epochs is None and settings.rounds is None and settings.until is None:
+        epochs = 1
+    limits = [settings.rounds] if settings.rounds is not None else []
+    if epochs is not None:
+        limits.append(math.ceil(epochs * n_samples / (settings.tasks * settings.micro_batch)))
+    return min(limits, default=None)
+
+
+def parse_device(name: str) -> torch.device:
+    """Read cpu, cuda or cuda:N and see that it is there.
+
+    Raises:
+        SettingsError: another word, or no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device is {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"device is {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def raise_descriptor_limit() -> str:
+    """Raise the soft limit of open files: a worker takes two descriptors.
+
+    Returns:
+        What was done, for the log.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _WANTED_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return f"open files: limit raised from {soft} to {wanted}"
+    return f"open files: limit {soft}"
+
+
+def _evaluation_copy(job: Job, settings: RunSettings, device: torch.device) -> FlatModel | None:
+    if overrides(job, "evaluate"):
+        where = device if settings.eval_device is None else parse_device(settings.eval_device)
+        return build_model(job, settings.seed, where)
+    if settings.until is not None or settings.eval_every:
+        option = "until" if settings.until is not None else "eval-every"
+        raise SettingsError(f"{option} is set, but job {type(job).__name__} has no evaluate(): expected one")
+    return None
+
+
+def _stages(settings: RunSettings, stage_bytes: int) -> int:
+    if settings.push_memory_bytes is None:
+        return 2
+    stages = settings.push_memory_bytes // stage_bytes
+    if stages < 2:
+        raise SettingsError(
+            f"push-memory-bytes is {settings.push_memory_bytes}: expected at least {2 * stage_bytes}, two contributions"
+        )
+    return stages
