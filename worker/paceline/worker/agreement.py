@@ -1,0 +1,81 @@
+"""Builds a worker's job under the server's settings: dataset, model, runner, and the fingerprint of it all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paceline.errors import TaskError
+from paceline.fingerprint import JobFingerprint, fingerprint
+from paceline.flat import FlatModel, build_model
+from paceline.gradients import ComputeSettings, TaskRunner
+from paceline.job import Job
+from paceline.layout import contribution_layout
+from paceline.loading import build_dataset
+from paceline.protos import coordinator_pb2 as pb
+from paceline.settings import SharedSettings
+from paceline.worker import convert
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltJob:
+    """What a worker computes with; kept as long as the server's settings stay the same.
+
+    Attributes:
+        segments: what a contribution is made of.
+        inline: contributions are small enough to travel inside session messages.
+    """
+
+    shared: SharedSettings
+    flat: FlatModel
+    runner: TaskRunner
+    fingerprint: JobFingerprint
+    segments: tuple[pb.SegmentInfo, ...]
+    inline: bool
+
+
+def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
+    """Build everything under the server's seed; may take long.
+
+    Raises:
+        UsageError: see loading.
+        JobImportError: the job's own code raised.
+    """
+    # Other counts may round differently.
+    torch.set_num_threads(shared.threads)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)
+    dataset = build_dataset(job, shared.seed, shared.micro_batch)
+    flat = build_model(job, shared.seed, device)
+    settings = ComputeSettings(
+        seed=shared.seed,
+        micro_batch=shared.micro_batch,
+        micro_steps=shared.micro_steps,
+        precision=shared.precision,
+        sums=shared.sums,
+    )
+    runner = TaskRunner(job, flat, dataset, settings)
+    layout = contribution_layout(flat.layout, shared.sums)
+    return BuiltJob(
+        shared=shared,
+        flat=flat,
+        runner=runner,
+        fingerprint=fingerprint(job, flat.layout, dataset, shared.seed),
+        segments=tuple(convert.segment_infos(layout)),
+        inline=layout.nbytes <= shared.inline_bytes,
+    )
+
+
+def warm_up(runner: TaskRunner) -> str | None:
+    """Run one task unrecorded, on the model as it is, so that first calls do not enter the statistics.
+
+    Returns:
+        What went wrong. It is no reason to stay away: the server decides about tasks that fail.
+    """
+    try:
+        runner.compute(runner.load(0))
+        runner.synchronize()
+    except (TaskError, SystemExit) as error:
+        return str(error)
+    return None

@@ -1,0 +1,142 @@
+"""Runs one task against the clock: load, compute, and the sleeps of --pace and --delay. Reports nothing itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+
+from paceline.coordination.events import TaskFailure, TaskResult
+from paceline.coordination.ids import TaskId
+from paceline.errors import TaskError
+from paceline.gradients import TaskBatch, TaskGradient, TaskRunner
+from paceline.laws import Law
+from paceline.worker.leases import FailedTask
+
+Wanted = Callable[[], bool]
+# Sleeps so many seconds, or until the task is not wanted any more.
+Sleep = Callable[[float, Wanted], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """What makes a worker slower on purpose.
+
+    Attributes:
+        pace: it takes this many times its own compute time.
+        delay: law of further seconds per task.
+        rng: of the delay's draws.
+    """
+
+    pace: float = 1.0
+    delay: Law | None = None
+    rng: np.random.Generator | None = None
+
+    def extra_s(self, own_s: float) -> float:
+        """Give the seconds to sleep after a task that took own_s."""
+        drawn_s = self.delay.draw(self.rng) if self.delay is not None and self.rng is not None else 0.0
+        return (self.pace - 1.0) * own_s + drawn_s
+
+
+def delay_rng(delay_seed: int | None, name: str) -> np.random.Generator:
+    """Make the generator of a worker's delays: its own by name, fresh without a seed."""
+    if delay_seed is None:
+        return np.random.default_rng()
+    return np.random.default_rng([delay_seed, *name.encode()])
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
+    """Samples that were loaded ahead, and the seconds that it took."""
+
+    batch: TaskBatch
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTask:
+    """A result, and the gradient that lies in the runner's current buffer."""
+
+    result: TaskResult
+    gradient: TaskGradient
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUpTask:
+    """A task that was stopped because it was not wanted any more."""
+
+    seconds: float
+
+
+Outcome = FinishedTask | FailedTask | GivenUpTask
+
+
+class Executor:
+    """Runs tasks.
+
+    Args:
+        runner: computes them.
+        slowness: makes them take longer.
+        sleep: for that.
+        worked: hears of each micro-step.
+    """
+
+    def __init__(self, runner: TaskRunner, slowness: Slowness, sleep: Sleep, worked: Callable[[], None]) -> None:
+        self._runner = runner
+        self._slowness = slowness
+        self._sleep = sleep
+        self._worked = worked
+
+    def load(self, task: int) -> LoadedTask | FailedTask:
+        """Load a task's samples ahead."""
+        begun = monotonic()
+        try:
+            batch = self._runner.load(task)
+        except (TaskError, SystemExit) as error:
+            return _failed(task, error, monotonic() - begun)
+        return LoadedTask(batch, monotonic() - begun)
+
+    def run(self, task: int, limit_s: float, wanted: Wanted, loaded: LoadedTask | None = None) -> Outcome:
+        """Run a task to its end, its failure, its time limit, or until it is not wanted any more.
+
+        Args:
+            task: its id.
+            limit_s: seconds that it may take, 0 for any.
+            wanted: asked between micro-steps and in sleeps.
+            loaded: its samples, if they were loaded ahead; that time counts.
+        """
+        limit_s = limit_s or math.inf
+        begun = monotonic() - (loaded.seconds if loaded else 0.0)
+
+        def should_stop() -> bool:
+            self._worked()
+            return not wanted() or monotonic() - begun > limit_s
+
+        try:
+            batch = loaded.batch if loaded else self._runner.load(task)
+            gradient = self._runner.compute(batch, should_stop)
+            self._runner.synchronize()
+        except (TaskError, SystemExit) as error:
+            return _failed(task, error, monotonic() - begun)
+        self._worked()
+        own_s = monotonic() - begun
+        extra_s = self._slowness.extra_s(own_s)
+        if gradient is not None and extra_s > 0.0:
+            self._sleep(min(extra_s, limit_s - own_s), wanted)
+        seconds = monotonic() - begun
+        if not wanted():
+            return GivenUpTask(seconds)
+        if gradient is None or max(seconds, own_s + extra_s) > limit_s:
+            message = f"task {task}: took longer than its limit of {limit_s:g} s"
+            return FailedTask(task, TaskFailure.TIME_LIMIT, seconds, message)
+        result = TaskResult(task=TaskId(task), seconds=seconds, loss_sum=gradient.loss_sum, samples=gradient.samples)
+        return FinishedTask(result, gradient)
+
+
+def _failed(task: int, error: TaskError | SystemExit, seconds: float) -> FailedTask:
+    if isinstance(error, SystemExit):
+        return FailedTask(task, TaskFailure.EXCEPTION, seconds, f"task {task}: the job's code called exit()")
+    return FailedTask(task, TaskFailure(error.kind), seconds, str(error), error.traceback_text)

@@ -1,0 +1,111 @@
+"""Runs a worker as a process: signals, words for people, and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+from paceline.errors import JobImportError, PacelineError, UsageError
+from paceline.loading import load_job
+from paceline.protos.memory import tune_malloc
+from paceline.settings import WorkerSettings
+from paceline.worker.daemon import Worker
+from paceline.worker.device import find_device
+from paceline.worker.names import claim_default_name
+
+_BUG = 70
+
+
+class _Quit(BaseException):
+    """A signal ends the process now. No Exception, so that no job's code catches it."""
+
+    def __init__(self, exit_code: int, note: str) -> None:
+        super().__init__(note)
+        self.exit_code = exit_code
+        self.note = note
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Run a worker until its run is over; blocks. To be called in the main thread.
+
+    SIGTERM drains: the present task is finished, what there is is pushed, then it leaves; a second one quits at once,
+    as does SIGINT. Standard error tells people, in one line each, what goes on.
+
+    Returns:
+        The exit code: 0 done or drained; 1 the run failed; 2 usage; 69 server unreachable; 70 bug; 77 refused;
+        78 bad settings; 130 and 143 after signals.
+    """
+    tune_malloc()
+    try:
+        with contextlib.ExitStack() as stack:
+            name = settings.name or stack.enter_context(claim_default_name()).name
+            return _run(settings, name)
+    except _Quit as quit_:
+        _say(quit_.note)
+        return quit_.exit_code
+    except JobImportError as error:
+        sys.stderr.write(error.traceback_text)
+        _say(str(error))
+        return error.exit_code
+    except PacelineError as error:
+        if error.exit_code == _BUG:
+            return _bug()
+        _say(str(error))
+        return error.exit_code
+    except Exception:
+        return _bug()
+
+
+def _run(settings: WorkerSettings, name: str) -> int:
+    host, _, port = settings.server.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"server is {settings.server!r}: expected HOST:PORT")
+    job = load_job(settings.job, settings.data)
+    worker = Worker(settings, job, find_device(settings.device), name, _say)
+    with _signals(worker):
+        ending = worker.run()
+    _say(f"{ending}; done: {worker.tasks_done} tasks, {worker.work_s:.1f} s of work")
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(worker: Worker) -> Iterator[None]:
+    draining = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal draining
+        if draining:
+            raise _Quit(143, "told again to end: quits at once")
+        draining = True
+        if not worker.ready:
+            raise _Quit(0, "told to end before it had joined")
+        _say("draining: finishes its task, pushes what it has and leaves")
+        worker.drain()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _Quit(130, "interrupted: quits at once; its unfinished tasks go to other workers")
+
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    _say("this is a bug in paceline; the traceback above belongs into a report")
+    return _BUG
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"paceline worker: {text}\n")
+    sys.stderr.flush()
