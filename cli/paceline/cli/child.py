@@ -18,6 +18,8 @@ import sys
 import traceback
 from typing import Any, Literal
 
+import structlog
+
 from paceline.errors import JobImportError, PacelineError
 from paceline.settings import RunSettings, WorkerSettings
 
@@ -47,6 +49,11 @@ def _end_with(parent: int, death_signal: signal.Signals) -> None:
 def _serve(reports_to: int) -> int:
     # All imports of weight come before the settings are waited for: they are what a start takes its time for.
     from paceline.server import run_server
+    from paceline.server.log import configure_logging
+
+    configure_logging()
+    # The parent shows how the run goes; what it cannot see are warnings and errors.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
 
     def report(kind: str, content: object) -> None:
         os.write(reports_to, (json.dumps({kind: content}) + "\n").encode())

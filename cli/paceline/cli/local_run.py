@@ -76,9 +76,19 @@ def run_and_report(command: RunCommand) -> int:
     if command.json_file:
         write_json(command.json_file, end.summary)
     stream = sys.stdout if end.outcome == "done" else sys.stderr
-    stream.write(f"paceline: {end.outcome}: {end.reason}\n")
-    stream.write(f"paceline: run directory {end.run_dir}\n")
+    stream.writelines(f"paceline: {line}\n" for line in last_lines(end))
     return end.exit_code
+
+
+def last_lines(end: RunEnd) -> list[str]:
+    """Say how a run ended and what it left behind."""
+    summary = end.summary
+    parts = [f"{summary['rounds']} rounds in {summary['wall_s']:.1f} s", f"{summary['worker_s']:.1f} worker seconds"]
+    parts += [f"{name} {value:.4g}" for name, value in summary["metrics"].items() if value is not None]
+    lines = [f"{end.outcome}: {end.reason}", ", ".join(parts)]
+    if summary["model"]:
+        lines.append(f"model {summary['model']}, fingerprint {summary['fingerprint'][:16]}")
+    return [*lines, f"run directory {end.run_dir}"]
 
 
 def run_locally(command: RunCommand, progress: Progress) -> RunEnd:

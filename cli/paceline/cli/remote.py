@@ -17,7 +17,9 @@ def serve(command: ServerCommand) -> int:
     if command.json_file:
         check_writable(command.json_file)
     from paceline.server import run_server
+    from paceline.server.log import configure_logging
 
+    configure_logging()
     result = run_server(command.run_settings())
     if command.json_file:
         write_json(command.json_file, result.summary)
