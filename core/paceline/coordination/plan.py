@@ -51,7 +51,8 @@ class View:
     Attributes:
         round: 1-based number of the round.
         tasks: B, the settings' tasks per round; when `again` is set, the number of tasks to be planned again.
-        workers: the workers that may be given tasks now, in the order in which they first joined.
+        workers: the workers that may be given tasks now, in the order of their first round, then
+            by name (shorter ones first): w2 stands before w10.
         joined: number of workers that belong to the run at this moment, free or not.
         again: tasks of the present round that lost their holder are being planned again.
     """

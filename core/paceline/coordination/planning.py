@@ -109,9 +109,8 @@ def _plan(state: State) -> None:
 
 
 def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> View:
-    """Show the policy the given members, in the order in which their names first joined."""
-    place = {key: number for number, key in enumerate(state.statistics)}
-    ordered = sorted(members, key=lambda m: place[m.name, m.device])
+    """Show the policy the given members: founders first, by name, so that a seed fixes what a draw means to whom."""
+    ordered = sorted(members, key=lambda m: (state.learned(m).first_round, len(m.name), m.name))
     number = state.version + 1
     views = []
     for member in ordered:
