@@ -105,7 +105,8 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
     account.last_s = state.now
     state.learned(member).strikes = 0
     wasted_s = push.wasted_s if 0.0 <= push.wasted_s < float("inf") else 0.0
-    state.waste(lease.worker, wasted_s)
+    # A worker does one task at a time: what it gave up was one task, begun in vain.
+    state.waste(lease.worker, wasted_s, int(wasted_s > 0.0))
     lease.wasted_s += wasted_s
     weight = current.plan.weights.get(lease.worker, 1.0)
     current.awaiting.discard(lease.id)

@@ -112,7 +112,8 @@ def lease_ended(state: State, event: LeaseEnded | VersionGone) -> None:
     if member is None or lease is None:
         return
     wasted_s = event.wasted_s if isinstance(event, LeaseEnded) and 0.0 <= event.wasted_s < float("inf") else 0.0
-    state.waste(member.name, wasted_s)
+    # A worker does one task at a time: what it gave up was one task, begun in vain.
+    state.waste(member.name, wasted_s, int(wasted_s > 0.0))
     lease.wasted_s += wasted_s
     failed = lease.dropped and not lease.results
     cancelled = LeaseVerdict.CANCELLED if lease.phase is Phase.CANCELLING else LeaseVerdict.DROPPED
