@@ -56,7 +56,7 @@ def test_the_picture_holds_the_headline_and_what_status_draws() -> None:
 
 def test_before_the_first_update_the_headline_says_what_is_waited_for() -> None:
     waiting = STATUS | {"state": "waiting", "situation": "1 of 4 workers are ready", "version": 0}
-    assert headline(waiting, 0.0) == "waiting: 1 of 4 workers are ready"
+    assert headline(waiting, 0.0) == "1 of 4 workers are ready"
 
 
 def test_the_rate_is_that_of_the_last_seconds(monkeypatch: Any) -> None:

@@ -87,7 +87,7 @@ def last_lines(end: RunEnd) -> list[str]:
     parts += [f"{name} {value:.4g}" for name, value in summary["metrics"].items() if value is not None]
     lines = [f"{end.outcome}: {end.reason}", ", ".join(parts)]
     if summary["model"]:
-        lines.append(f"model {summary['model']}, fingerprint {summary['fingerprint'][:16]}")
+        lines.append(f"model {summary['model']}, fingerprint {summary['fingerprint']}")
     return [*lines, f"run directory {end.run_dir}"]
 
 

@@ -105,6 +105,8 @@ class Rate:
     def update(self, status: Status) -> float:
         """Take the newest status in and give the rate; 0 while nothing is known."""
         now_s, version = time.monotonic(), int(status["version"])
+        if not version:
+            return 0.0  # The wait for workers is no part of it.
         self._seen = [seen for seen in self._seen if now_s - seen[0] <= self._over_s][-100:] or self._seen[-1:]
         self._seen.append((now_s, version))
         (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
@@ -114,14 +116,12 @@ class Rate:
 def headline(status: Status, rounds_per_s: float) -> str:
     """Say in one line how a run goes."""
     if status["state"] == "waiting" or not status["version"]:
-        return f"{status['state']}: {status['situation']}" if status["situation"] else str(status["state"])
+        return str(status["situation"] or status["state"])
     parts = [f"round {status['version']}" + (f" of {status['rounds']}" if status["rounds"] else "")]
     parts.append(f"{rounds_per_s:.1f} rounds/s")
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
     parts += [f"{name} {value:.4g}" for name, value in sorted(status["metrics"].items()) if value is not None]
-    if status["situation"]:
-        parts.append(str(status["situation"]))
     return ", ".join(parts)
 
 
