@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
     """
     # Other counts may round differently.
     torch.set_num_threads(shared.threads)
-    if torch.get_num_interop_threads() != 1:
+    with contextlib.suppress(RuntimeError):  # it may be set once only, and not after the job's own parallel work
         torch.set_num_interop_threads(1)
     dataset = build_dataset(job, shared.seed, shared.micro_batch)
     flat = build_model(job, shared.seed, device)
