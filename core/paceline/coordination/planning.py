@@ -96,7 +96,8 @@ def _plan(state: State) -> None:
         allocation=tuple(given.items()),
     )
     state.freed.clear()
-    state.short = False
+    # With fewer workers than the quota asks for, whoever comes free or joins is asked next.
+    state.short = plan.quota.missing({}, sum(given.values())) > 0
     state.out.append(
         RoundPlanned(
             round=number, version=state.version, allocation=state.round.allocation, reason=plan.reason, again=False

@@ -42,6 +42,10 @@ def tick(state: State) -> None:
 
 def _examine(state: State, member: Member) -> None:
     settings, now = state.settings, state.now
+    if 0.0 < member.aside_until <= now:
+        member.aside_until = 0.0
+        state.freed[member.name] = None
+        state.changed(member, "ready", "taken back")
     if member.claim is not None and member.claim.until <= now:
         supersede(state, member)
     elif member.closed_at is not None:
@@ -51,10 +55,6 @@ def _examine(state: State, member: Member) -> None:
         lose(state, member, f"silent for {settings.silent_after_s:g} s")
     elif member.owes_progress() and member.progress_at + _patience_s(state, member) <= now:
         _no_progress(state, member)
-    elif 0.0 < member.aside_until <= now:
-        member.aside_until = 0.0
-        state.freed[member.name] = None
-        state.changed(member, "ready", "taken back")
 
 
 def _no_progress(state: State, member: Member) -> None:
@@ -75,14 +75,16 @@ def _patience_s(state: State, member: Member) -> float:
 
 
 def _next_look(state: State, member: Member) -> float:
+    """Give the next time at which `_examine` can find something; later than now, else `tick` would not end."""
     settings = state.settings
-    looks = [member.heard_at + settings.silent_after_s]
     if member.closed_at is not None:
         looks = [member.closed_at + settings.lost_after_s]
+    else:
+        looks = [member.heard_at + settings.silent_after_s]
+        if member.owes_progress() and not member.warned:
+            looks.append(member.progress_at + _patience_s(state, member))
     if member.claim is not None:
         looks.append(member.claim.until)
     if member.aside_until > 0.0:
         looks.append(member.aside_until)
-    if member.owes_progress() and not member.warned:
-        looks.append(member.progress_at + _patience_s(state, member))
     return min(looks)
