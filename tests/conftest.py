@@ -1,0 +1,7 @@
+"""One torch thread in the test process too: workers have one, and other counts round differently."""
+
+from __future__ import annotations
+
+import torch
+
+torch.set_num_threads(1)
