@@ -125,7 +125,8 @@ class Server:
         """Wait for the end of the run and tell the workers."""
         # Shielded: a caller that is cancelled must not cancel the end of the run.
         finish = await asyncio.shield(self._driver.finished)
-        self._sessions.end_all(OUTCOMES[finish.outcome], finish.reason)
+        away = [worker.name for worker in self._driver.snapshot().workers if worker.state == "away"]
+        self._sessions.end_all(OUTCOMES[finish.outcome], finish.reason, away)
         return finish
 
     async def close(self, finish: Finish) -> RunResult:

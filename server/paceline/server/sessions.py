@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,7 @@ class Sessions:
         self._image = Image(-1, b"", 0)
         self._over: str | None = None
         self._left = asyncio.Event()
+        self._away: set[str] = set()
         self._readers: dict[str, Callable[[Session, Any], None]] = {
             "ready": self._read_ready,
             "report": self._read_report,
@@ -129,14 +130,19 @@ class Sessions:
         self._image = image
 
     async def all_left(self) -> None:
-        """Return when no connection is open."""
-        while self._open:
+        """Return when no connection is open and those who were away have come and heard of the end."""
+        while self._open or self._away:
             self._left.clear()
             await self._left.wait()
 
-    def end_all(self, outcome: pb.RunOutcome, reason: str) -> None:
-        """Tell every worker that the run is over, and refuse new ones from now on."""
+    def end_all(self, outcome: pb.RunOutcome, reason: str, away: Iterable[str]) -> None:
+        """Tell every worker that the run is over, and whoever comes from now on.
+
+        Args:
+            away: names of workers whose sessions are broken just now.
+        """
         self._over = reason
+        self._away.update(away)
         for session in list(self._open.values()):
             session.send(convert.goodbye(outcome, reason))
             session.close()
@@ -194,6 +200,7 @@ class Sessions:
             return False
         event = convert.hello(session.id, first.hello)
         if self._over is not None:
+            self._away.discard(event.name)
             session.send(convert.refusal(pb.REFUSAL_CODE_RUN_OVER, f"the run is over: {self._over}"))
             return False
         session.name, session.incarnation = event.name, event.incarnation
