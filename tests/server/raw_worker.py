@@ -86,11 +86,11 @@ async def serving(run_settings: RunSettings) -> AsyncIterator[Run]:
 class RawWorker:
     """One incarnation. `join` brings it to where leases come."""
 
-    def __init__(self, address: str, name: str = "w1", incarnation: str | None = None) -> None:
+    def __init__(self, address: str, name: str = "w1", job: str = JOB) -> None:
         self.name = name
-        self.incarnation = incarnation or secrets.token_hex(16)
+        self.incarnation = secrets.token_hex(16)
         self.welcome = pb.Welcome()
-        self.layout, self.flat = layout_of(JOB)
+        self.layout, self.flat = layout_of(job)
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._data_channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._unheard: list[pb.ServerMessage] = []

@@ -183,7 +183,7 @@ class Server:
         self._driver = driver = Driver(Machine(prepared.machine_settings(settings, radius_constant), policy))
         driver.final = self._explain
         thread = WorkThread("model", driver.crashed)
-        model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
+        self._model = model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
         evaluator = WorkThread("evaluation", driver.crashed)
         evaluations = None
         if prepared.evaluation_copy is not None:
