@@ -105,7 +105,6 @@ class Stage(Enum):
     OFFERED = "offered"
     STAGING = "staging"
     DELIVERED = "delivered"
-    OVER = "over"
 
 
 @dataclass(slots=True)
@@ -256,8 +255,8 @@ class Simulation:
 
     def deliver(self, push: PushId) -> None:
         """All bytes of a push are there: checked, found bad or, if the connection is to break, lost."""
-        attempt = self._pushes[push]
-        if attempt.stage is not Stage.STAGING:
+        attempt = self._pushes.get(push)
+        if attempt is None or attempt.stage is not Stage.STAGING:
             return
         if attempt.cut:
             self.withdraw(push)
@@ -271,11 +270,10 @@ class Simulation:
 
     def withdraw(self, push: PushId) -> None:
         """Break off a push."""
-        attempt = self._pushes[push]
-        if attempt.stage is Stage.STAGING:
+        attempt = self._pushes.get(push)
+        if attempt is not None and attempt.stage is Stage.STAGING:
             self._post(ContributionInterrupted(push))
             del self._pushes[push]
-        attempt.stage = Stage.OVER
 
     def gone(self, process: Process) -> None:
         """Close the connections of a process that has ended."""
@@ -489,7 +487,6 @@ class Simulation:
 
     def _answer(self, push: PushId) -> None:
         attempt = self._pushes.pop(push)
-        attempt.stage = Stage.OVER
         process = attempt.process
         if attempt.repeat:
             return

@@ -24,6 +24,7 @@ class HeldLease:
         awaiting: the reported task whose verdict has not come.
         collect: the ids to push, once ordered.
         cancelled: to be ended when the present micro-step allows.
+        begun: a task of it has been started.
         push: the attempt that is under way; `pushed` that one was begun and has no answer.
     """
 
@@ -36,6 +37,7 @@ class HeldLease:
     awaiting: TaskId | None = None
     collect: tuple[TaskId, ...] | None = None
     cancelled: bool = False
+    begun: bool = False
     push: PushId | None = None
     pushed: bool = False
     wasted_s: float = 0.0

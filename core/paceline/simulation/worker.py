@@ -129,6 +129,7 @@ class Process:
         self._task_s = task_s
         self._leases: dict[LeaseId, HeldLease] = {}
         self._ended: deque[tuple[LeaseId, float]] = deque(maxlen=64)
+        self._over: deque[LeaseId] = deque(maxlen=64)
         self._doing: Activity | None = None
         self._version: int | None = None
         self._prepared = False
@@ -258,14 +259,17 @@ class Process:
     def _beat(self) -> None:
         world, doing = self._world, self._doing
         if self.session is not None:
-            progress = doing is not None and doing.task is None
-            if doing is not None and doing.task is not None and math.isfinite(doing.seconds):
-                steps = int((world.now - doing.began_s) / (doing.seconds / max(self.worker.micro_steps, 1)))
-                progress = steps > self._micro_steps_told
-                self._micro_steps_told = steps
+            progress = doing is not None and (doing.task is None or self._micro_steps(doing) > self._micro_steps_told)
+            if doing is not None:
+                self._micro_steps_told = self._micro_steps(doing)
             world.say(self.session, Heard(self.incarnation, progress))
         assert world.heartbeat_s is not None
         self._later(world.heartbeat_s, self._beat)
+
+    def _micro_steps(self, doing: Activity) -> int:
+        if doing.seconds == 0.0 or not math.isfinite(doing.seconds):
+            return 0
+        return int((self._world.now - doing.began_s) * max(self.worker.micro_steps, 1) / doing.seconds)
 
     # ---- leases
 
@@ -273,7 +277,7 @@ class Process:
         """Take a lease, or what it lacks of one that it holds; one that it has ended stays so."""
         held = self._leases.get(order.lease)
         if held is None:
-            if any(lease == order.lease for lease, _ in self._ended):
+            if order.lease in self._over:
                 return
             held = self._leases[order.lease] = HeldLease(order)
         held.grant(order.tasks)
@@ -327,7 +331,7 @@ class Process:
         if held is not None:
             if self._doing is not None and self._doing.held is held:
                 self._doing = None
-            del self._leases[held.lease]
+            self._forget(held)
             self._go_on()
 
     def broken(self, push: PushId) -> None:
@@ -346,6 +350,11 @@ class Process:
     def _holder(self, push: PushId) -> HeldLease | None:
         return next((held for held in self._leases.values() if held.push == push), None)
 
+    def _forget(self, held: HeldLease) -> None:
+        """Take a lease that is over out of the books; what is still said about it changes nothing."""
+        if self._leases.pop(held.lease, None) is not None:
+            self._over.append(held.lease)
+
     # ---- work
 
     def _go_on(self) -> None:
@@ -354,16 +363,17 @@ class Process:
             held = next(iter(self._leases.values()))
             if not self._is_over(held):
                 return
-            self._leases.pop(held.lease, None)
+            self._forget(held)
 
     def _is_over(self, held: HeldLease) -> bool:
         if held.cancelled:
             return self._end(held)
         if held.pushed or held.awaiting is not None:
             return False
-        if held.collect is not None or (self._draining and held.order.push_unasked):
+        leaving = self._draining and (held.order.push_unasked or not held.begun)
+        if held.collect is not None or leaving:
             return self._push_or_end(held)
-        if held.todo and not self._draining:
+        if held.todo:
             self._work(held)
             return held.lease not in self._leases
         return held.order.push_unasked and self._push_or_end(held)
@@ -384,7 +394,7 @@ class Process:
         version = held.order.version
         if self._version != version:
             if self.worker.pull_s and not self._world.current(version):
-                del self._leases[held.lease]
+                self._forget(held)
                 self._say(VersionGone, held.lease)
                 return
             self._version = version
@@ -392,6 +402,7 @@ class Process:
                 self._begin(held, None, self.worker.pull_s, self._pulled)
                 return
         task = held.todo[0]
+        held.begun = True
         seconds = math.inf if self._world.hangs(self.name) else self._task_s()
         limit_s = held.order.task_limit_s
         if limit_s is not None and seconds > limit_s:
