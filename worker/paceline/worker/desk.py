@@ -50,6 +50,7 @@ class Desk:
     """See the module.
 
     Args:
+        server: its address, for messages.
         identity: goes into each hello.
         say: tells people, in one line.
 
@@ -59,7 +60,8 @@ class Desk:
 
     connection: Connection
 
-    def __init__(self, identity: Identity, say: Callable[[str], None]) -> None:
+    def __init__(self, server: str, identity: Identity, say: Callable[[str], None]) -> None:
+        self._server = server
         self._identity = identity
         self._say = say
         self._changed = threading.Condition()
@@ -180,7 +182,7 @@ class Desk:
         """Say that nothing will be pushed for a lease."""
         with self._changed:
             self._contributions.pop(lease.id, None)
-            if self._book.remove(lease.id, ended=True) is None:
+            if self._book.remove(lease.id) is None:
                 return
         if version_gone:
             self.send(pb.WorkerMessage(version_gone=pb.VersionGone(lease=lease.id)))
@@ -247,7 +249,7 @@ class Desk:
             self._outage += 1
             # A session that broke is mostly back at the first attempt: not worth a word.
             if self._outage == (2 if self._terms is not None else 1):
-                self._tell("waiting for the server")
+                self._tell(f"waiting for {self._server}")
             if self._book.draining and not len(self._book):
                 self._finish("drained")
 
@@ -317,7 +319,7 @@ class Desk:
 
     def _known(self, lease_id: int, known: bool) -> pb.WorkerMessage | None:
         """Answer what was said of a lease that ended: the server may not have heard of its end."""
-        return None if known else convert.lease_ended(lease_id, self._book.wasted_of_ended(lease_id))
+        return None if known else convert.lease_ended(lease_id, self._book.wasted_of_over(lease_id))
 
     def _goodbye(self, goodbye: pb.Goodbye) -> None:
         if goodbye.outcome == pb.RUN_OUTCOME_FAILED:

@@ -129,7 +129,7 @@ class LeaseBook:
 
     def __init__(self) -> None:
         self._leases: dict[int, HeldLease] = {}
-        self._ended: dict[int, float] = {}
+        self._over: dict[int, float] = {}
         self.unsettled: tuple[HeldLease, int] | None = None
         self.loaded: tuple[HeldLease, int] | None = None
         self.draining = False
@@ -150,9 +150,9 @@ class LeaseBook:
         """Take a lease, or the tasks of a known one that were missed.
 
         Returns:
-            False if it ended before: say so again.
+            False if it is over: say so again.
         """
-        if terms.id in self._ended:
+        if terms.id in self._over:
             return False
         lease = self._leases.setdefault(terms.id, terms)
         self._take(lease, [task for task in tasks if task not in lease.granted])
@@ -258,35 +258,32 @@ class LeaseBook:
         if keep:
             lease.summed.add(task)
 
-    def remove(self, lease_id: int, *, ended: bool = False) -> HeldLease | None:
-        """Take a lease out of the books.
+    def remove(self, lease_id: int) -> HeldLease | None:
+        """Take a lease out of the books, and remember that it is over; None if it is not held.
 
-        Args:
-            lease_id: may be unknown.
-            ended: it ends by LeaseEnded or VersionGone, which may get lost.
+        A resumed session may give it once more, when the push result came over the other connection meanwhile.
         """
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return None
-        if ended:
-            self._ended[lease_id] = lease.wasted_s
-            if len(self._ended) > _REMEMBERED:
-                del self._ended[next(iter(self._ended))]
+        self._over[lease_id] = lease.wasted_s
+        if len(self._over) > _REMEMBERED:
+            del self._over[next(iter(self._over))]
         if self.unsettled is not None and self.unsettled[0] is lease:
             self.unsettled = None
         if self.loaded is not None and self.loaded[0] is lease:
             self.loaded = None
         return lease
 
-    def wasted_of_ended(self, lease_id: int) -> float:
+    def wasted_of_over(self, lease_id: int) -> float:
         """Give the seconds to say again of a lease that is not held any more."""
-        return self._ended.get(lease_id, 0.0)
+        return self._over.get(lease_id, 0.0)
 
     def clear(self) -> None:
         """Forget everything: this worker was taken for lost, or the server is another one."""
         for lease_id in list(self._leases):
             self.remove(lease_id)
-        self._ended.clear()
+        self._over.clear()
 
     def _next_task(self, lease: HeldLease, task: int) -> Compute | Load | None:
         if self.unsettled is None:
