@@ -74,7 +74,7 @@ class Worker:
             pace=settings.pace if settings.pace != 1.0 else 0.0,
         )
         self._name = name
-        self._desk = Desk(identity, say)
+        self._desk = Desk(settings.server, identity, say)
         self._connection = Connection(settings.server, self._incarnation, self._desk, settings.reconnect_for_s)
         self._desk.connection = self._connection
         self._built: BuiltJob | None = None

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
-from paceline.errors import JobImportError, PacelineError, UsageError
+from paceline.errors import JobImportError, PacelineError
 from paceline.loading import load_job
 from paceline.protos.memory import tune_malloc
 from paceline.settings import WorkerSettings
@@ -61,9 +61,6 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def _run(settings: WorkerSettings, name: str) -> int:
-    host, _, port = settings.server.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"server is {settings.server!r}: expected HOST:PORT")
     job = load_job(settings.job, settings.data)
     worker = Worker(settings, job, find_device(settings.device), name, _say)
     with _signals(worker):
