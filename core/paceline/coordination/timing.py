@@ -59,7 +59,7 @@ def _examine(state: State, member: Member) -> None:
 
 def _no_progress(state: State, member: Member) -> None:
     patience_s = _patience_s(state, member)
-    if state.learned(member).mean_s is not None:
+    if _task_s(state, member) is not None:
         lose(state, member, f"no progress for {patience_s:.3g} s")
     elif not member.warned:
         member.warned = True
@@ -70,8 +70,16 @@ def _no_progress(state: State, member: Member) -> None:
 
 
 def _patience_s(state: State, member: Member) -> float:
-    mean_s = state.learned(member).mean_s or 0.0
-    return max(state.settings.progress_s, state.settings.progress_factor * mean_s)
+    return max(state.settings.progress_s, state.settings.progress_factor * (_task_s(state, member) or 0.0))
+
+
+def _task_s(state: State, member: Member) -> float | None:
+    """Give the learned seconds per task; before a worker's first round is closed, those of its tasks in it."""
+    known = state.learned(member)
+    if known.mean_s is not None or state.round is None:
+        return known.mean_s
+    seconds = [task_s for whose, task_s in state.round.finished if whose is known]
+    return sum(seconds) / len(seconds) if seconds else None
 
 
 def _next_look(state: State, member: Member) -> float:
