@@ -95,7 +95,7 @@ def random_case(policy: str, seed: int) -> Case:
     """Draw a cluster and its faults. One worker, the first, stays; one, the second, is the one that fails tasks."""
     rng = np.random.default_rng([seed, len(policy)])
     n = int(rng.integers(2, 6))
-    slow = bool(rng.integers(2))
+    latency_s = [None, Law("exp", (0.002,)), Law("exp", (0.02,))][int(rng.integers(3))]
     workers = [
         SimulatedWorker(
             name=f"w{i}",
@@ -109,12 +109,13 @@ def random_case(policy: str, seed: int) -> Case:
         )
         for i in range(n)
     ]
-    faults = [_random_fault(rng, n) for _ in range(int(rng.integers(0, 9)))]
+    rounds = int(rng.integers(5, 40)) * (4 if policy == "asynchronous" else 1)
+    faults = [fault for _ in range(int(rng.integers(0, 12))) for fault in _random_faults(rng, n)]
     if policy == "malenia":
         # A worker may do any number of tasks in its first round; while its task time is not learned, it is waited for.
         faults = [fault for fault in faults if not isinstance(fault, HangTask)]
     world = World(
-        latency_s=Law("exp", (0.002,)) if slow else None,
+        latency_s=latency_s,
         update_s=float(rng.choice([0.0, 0.01])),
         heartbeat_s=0.1,
         samples=4,
@@ -124,7 +125,7 @@ def random_case(policy: str, seed: int) -> Case:
         policy=policy,
         seed=seed,
         tasks=tasks,
-        rounds=int(rng.integers(3, 16)),
+        rounds=rounds,
         quota=int(rng.integers(1, n + 1)),
         workers=tuple(workers),
         faults=tuple(faults),
@@ -132,24 +133,26 @@ def random_case(policy: str, seed: int) -> Case:
     )
 
 
-def _random_fault(rng: np.random.Generator, n: int) -> Fault:
+def _random_faults(rng: np.random.Generator, n: int) -> list[Fault]:
     anyone = f"w{rng.integers(n)}"
     leaver = f"w{rng.integers(1, n)}"
     at_s = float(rng.uniform(0.0, 1.5))
     nth = int(rng.integers(1, 12))
     again_s = float(rng.choice([0.01, 0.05, 0.5]))
-    makers: list[Callable[[], Fault]] = [
-        lambda: Kill(leaver, at_s, None if rng.integers(2) else again_s),
-        lambda: Kill(anyone, at_s, again_s),
-        lambda: Freeze(anyone, at_s, at_s + float(rng.choice([0.05, 0.5, 1.5, 3.0]))),
-        lambda: CutSession(anyone, at_s, again_s, float(rng.choice([0.0, 0.02, 1.0]))),
-        lambda: CutPush(anyone, nth),
-        lambda: LoseAnswer(anyone, nth),
-        lambda: CorruptPush(anyone, nth, _random_rejection(rng)),
-        lambda: FailTask("w1", int(rng.integers(0, 60)), 1, _random_failure(rng)),
-        lambda: HangTask(leaver, 12 + nth),
-        lambda: Drain(leaver, at_s),
-        lambda: SecondProcess(anyone, at_s),
+    makers: list[Callable[[], list[Fault]]] = [
+        lambda: [Kill(leaver, at_s, None if rng.integers(2) else again_s)],
+        lambda: [Kill(anyone, at_s, again_s)],
+        lambda: [Freeze(anyone, at_s, at_s + float(rng.choice([0.05, 0.5, 1.5, 3.0])))],
+        lambda: [Freeze(anyone, at_s, at_s + 0.6), SecondProcess(anyone, at_s + 0.1)],
+        lambda: [CutSession(anyone, at_s, again_s, float(rng.choice([0.0, 0.02, 1.0])))],
+        lambda: [CutSession(anyone, at_s + 0.1 * i, 0.01, float(rng.choice([0.0, 0.02]))) for i in range(4)],
+        lambda: [CutPush(anyone, nth), CutPush(anyone, nth + 1)],
+        lambda: [LoseAnswer(anyone, nth)],
+        lambda: [CorruptPush(anyone, nth, _random_rejection(rng))],
+        lambda: [FailTask("w1", int(rng.integers(0, 60)), 1, _random_failure(rng))],
+        lambda: [HangTask(leaver, 12 + nth)],
+        lambda: [Drain(leaver, at_s)],
+        lambda: [SecondProcess(anyone, at_s)],
     ]
     return makers[int(rng.integers(len(makers)))]()
 

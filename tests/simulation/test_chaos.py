@@ -1,0 +1,77 @@
+"""Whatever happens: the run ends, each task is applied at most once, and each round is what its plan demands.
+
+A case is its policy and its seed; `random_case(policy, seed).run()` does it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from paceline.coordination.effects import SendLease, SendVerdict
+from paceline.coordination.ids import LeaseId, TaskId
+from tests.coordination.checked import replayed
+from tests.simulation.chaos import ALL_TASKS, HAND_MADE, SHIPPED, check, random_case
+
+SEEDS = range(40)
+
+
+@pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
+def test_run_survives_whatever_happens(policy: str) -> None:
+    struck: Counter[str] = Counter()
+    for seed in SEEDS:
+        case = random_case(policy, seed)
+        result, _ = case.run()
+        try:
+            check(case, result)
+        except AssertionError as error:
+            raise AssertionError(f"{policy}, seed {seed}: {case}") from error
+        struck += result.faults
+    # Each kind of fault really happened, most of them often.
+    kinds = {"Kill", "Freeze", "CutSession", "CutPush", "LoseAnswer", "CorruptPush", "Drain", "SecondProcess"}
+    assert kinds <= set(struck), struck
+    assert struck.total() > 150, struck
+
+
+@pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
+def test_same_settings_seed_and_events_give_identical_effects(policy: str) -> None:
+    for seed in range(3):
+        case = random_case(policy, seed)
+        _, machine = case.run(keep=True)
+        assert len(machine.tape) > 50
+        assert replayed(case.make_machine, machine.tape) == [effects for _, _, effects in machine.tape]
+
+
+@pytest.mark.parametrize("policy", ["greedy", "k-sync", "k-async"])
+def test_one_holder_at_a_time_is_told_to_keep_a_task(policy: str) -> None:
+    for seed in range(10):
+        case = random_case(policy, seed)
+        result, machine = case.run(keep=True)
+        ended = {record.lease for record in result.leases if not record.kept}
+        keepers: dict[TaskId, set[LeaseId]] = {}
+        for _, _, effects in machine.tape:
+            for effect in effects:
+                if isinstance(effect, SendVerdict) and effect.keep:
+                    keepers.setdefault(effect.task, set()).add(effect.lease)
+        assert keepers
+        for task, leases in keepers.items():
+            assert len(leases - ended) <= 1, f"task {task} was kept in {leases} (seed {seed})"
+
+
+@pytest.mark.parametrize("policy", ALL_TASKS)
+def test_lease_ids_rise_and_are_never_reused(policy: str) -> None:
+    case = random_case(policy, 1)
+    _, machine = case.run(keep=True)
+    first_sent: dict[LeaseId, None] = {}
+    for _, _, effects in machine.tape:
+        for effect in effects:
+            if isinstance(effect, SendLease):
+                first_sent.setdefault(effect.lease)
+    assert list(first_sent) == sorted(first_sent)
+
+
+def test_a_case_is_fixed_by_its_seed() -> None:
+    first, second = random_case("greedy", 3), random_case("greedy", 3)
+    assert first == second
+    assert first.run()[0].leases == second.run()[0].leases
