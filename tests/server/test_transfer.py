@@ -196,7 +196,7 @@ async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_pa
                 await transfer.say(push=worker.manifest(lease))
             async with asyncio.timeout(LIMIT_S):
                 while run.server._pool.waiting < 2:
-                    await asyncio.sleep(0)
+                    await run.status()
 
             async def rest(worker: RawWorker, lease: pb.Lease, transfer: Any) -> pb.PushResult:
                 await transfer.hear("push_granted")

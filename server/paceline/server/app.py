@@ -72,7 +72,7 @@ class RunResult:
 
 
 class Server:
-    """One run's server: `start`, `wait`, `close`.
+    """One run's server: `run`, or `start`, `wait` and `close`.
 
     Args:
         settings: everything it is told.
@@ -95,9 +95,10 @@ class Server:
 
         Raises:
             UsageError: the port, the metrics port or the run directory cannot be had.
+            SettingsError: reflection is asked for and not installed.
         """
         settings, prepared = self._settings, self._prepared
-        self._endpoint = Endpoint()
+        self._endpoint = Endpoint(reflection=settings.reflection)
         self.address = self._endpoint.bind(self._bind)
         self._run_dir = RunDir.create(settings.run_dir, settings.job)
         try:
@@ -111,11 +112,22 @@ class Server:
         loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start(loop)
-        await self._endpoint.start(
-            self._sessions.handle, self._transfers.handle, self._status, reflection=settings.reflection
-        )
+        await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status)
         self._housekeeper = asyncio.create_task(self._keep_house())
         self._announce()
+
+    async def run(self, on_started: Callable[[str], None] | None = None) -> RunResult:
+        """Start, wait and close; see `serve`."""
+        await self.start()
+        try:
+            if on_started is not None:
+                on_started(str(self.address))
+            finish = await self.wait()
+        except BaseException:
+            self.interrupt("the server was told to stop")
+            await self.close(await self.wait())
+            raise
+        return await self.close(finish)
 
     def interrupt(self, reason: str) -> None:
         """End the run now, its state saved."""
@@ -305,7 +317,7 @@ def _actions(sessions: Sessions, pushes: Pushes, training: Training) -> Mapping[
 
 
 async def serve(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
-    """Serve one run to its end.
+    """Serve one run to its end; if this is cancelled, the run is interrupted and its state saved.
 
     Args:
         on_started: told the real address, once workers may come.
@@ -315,8 +327,4 @@ async def serve(settings: RunSettings, *, on_started: Callable[[str], None] | No
         PacelineError: the run's state could not be saved, or a bug.
     """
     check_free(parse_bind(settings.bind, insecure=settings.insecure))
-    server = Server(settings, prepare(settings))
-    await server.start()
-    if on_started is not None:
-        on_started(str(server.address))
-    return await server.close(await server.wait())
+    return await Server(settings, prepare(settings)).run(on_started)

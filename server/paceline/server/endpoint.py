@@ -26,10 +26,16 @@ class StreamHandler(Protocol):
 
 
 class Endpoint:
-    """Listens. To be made on the event loop that serves."""
+    """Listens. To be made on the event loop that serves.
 
-    def __init__(self) -> None:
+    Raises:
+        SettingsError: reflection is asked for and not installed.
+    """
+
+    def __init__(self, *, reflection: bool) -> None:
         self._server = grpc.aio.server(options=server_options())
+        if reflection:
+            _add_reflection(self._server)
         self._health = health.aio.HealthServicer()
 
     def bind(self, address: Address) -> Address:
@@ -52,14 +58,8 @@ class Endpoint:
         session: StreamHandler,
         transfer: StreamHandler,
         status: Callable[[], Awaitable[pb.StatusResponse]],
-        *,
-        reflection: bool,
     ) -> None:
-        """Begin to serve.
-
-        Raises:
-            SettingsError: reflection is asked for and not installed.
-        """
+        """Begin to serve."""
 
         async def answer(request: pb.StatusRequest, context: object) -> pb.StatusResponse:
             return await status()
@@ -76,8 +76,6 @@ class Endpoint:
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if reflection:
-            _add_reflection(self._server)
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()

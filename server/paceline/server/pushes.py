@@ -195,9 +195,11 @@ class Pushes:
         """Have a verified stage added."""
         push = self._pushes.pop(effect.push)
         push.phase = Phase.OVER
-        stage = push.stage
-        done = None if stage is None else partial(self._added, stage)
-        self._thread.submit(partial(self._model.add, push.id, effect.weight), done)
+        work, stage = partial(self._model.add, push.id, effect.weight), push.stage
+        if stage is None:
+            self._thread.submit_with_next(work)
+        else:
+            self._thread.submit(work, partial(self._added, stage))
         push.reply(convert.accepted(push.lease))
 
     def sum_is_used(self) -> None:

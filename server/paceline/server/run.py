@@ -32,11 +32,13 @@ def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | Non
 
     async def main() -> RunResult:
         server = Server(settings, prepared)
-        await server.start()
-        _take_signals(server)
-        if on_started is not None:
-            on_started(str(server.address))
-        return await server.close(await server.wait())
+
+        def started(address: str) -> None:
+            _take_signals(server)
+            if on_started is not None:
+                on_started(address)
+
+        return await server.run(started)
 
     return asyncio.run(main())
 

@@ -26,7 +26,8 @@ class WorkThread:
     """
 
     def __init__(self, name: str, crashed: Callable[[BaseException], None]) -> None:
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[list[_Call] | None] = SimpleQueue()
+        self._held: list[_Call] = []
         self._results: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._crashed = crashed
         self._woken = False
@@ -41,7 +42,16 @@ class WorkThread:
 
     def submit(self, work: Callable[[], T], done: Callable[[T], None] | None = None) -> None:
         """Queue a call; `done` gets its result on the loop. Results come in the order of the calls."""
-        self._calls.put((work, done))
+        self._held.append((work, done))
+        batch, self._held = self._held, []
+        self._calls.put(batch)
+
+    def submit_with_next(self, work: Callable[[], object]) -> None:
+        """Queue a call that nobody waits for; it is begun when the next one is submitted.
+
+        Waking a sleeping thread costs both threads more than a small call takes.
+        """
+        self._held.append((work, None))
 
     async def result_of(self, work: Callable[[], T]) -> T:
         """Queue a call and wait for its result."""
@@ -52,18 +62,22 @@ class WorkThread:
     async def close(self) -> None:
         """Work off what is queued and end."""
         if self._thread.is_alive():
+            self.submit(lambda: None)
             self._calls.put(None)
             await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            work, done = call
-            try:
-                result = work()
-            except Exception as error:
-                done, result = self._crashed, error
-            if done is not None:
-                self._hand_over(done, result)
+        while (batch := self._calls.get()) is not None:
+            for work, done in batch:
+                self._call(work, done)
+
+    def _call(self, work: Callable[[], Any], done: Callable[[Any], None] | None) -> None:
+        try:
+            result = work()
+        except Exception as error:
+            done, result = self._crashed, error
+        if done is not None:
+            self._hand_over(done, result)
 
     def _hand_over(self, done: Callable[[Any], None], result: Any) -> None:
         self._results.append((done, result))
