@@ -264,7 +264,8 @@ class Desk:
         """See SessionHandler."""
         with self._changed:
             answer = self._take(message)
-            self._changed.notify_all()
+            if not message.HasField("push_result"):
+                self._changed.notify_all()
         return answer
 
     def pull_ended(self, pull: Pull) -> None:
@@ -276,8 +277,10 @@ class Desk:
         """See TransferHandler."""
         with self._changed:
             self._contributions.pop(result.lease, None)
-            self._book.remove(result.lease)
-            self._changed.notify_all()
+            lease = self._book.remove(result.lease)
+            # A sum that was copied was free before: to wake the computing thread would cost a switch for nothing.
+            if lease is not None and lease.holds_sum:
+                self._changed.notify_all()
         if result.verdict == pb.PUSH_VERDICT_REFUSED:
             self._tell(f"a contribution was refused ({result.rejection}): {result.message}")
 
