@@ -15,6 +15,7 @@ from paceline.coordination.effects import Outcome
 from paceline.coordination.events import Rejection
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, frame_chunk
+from paceline.server.staging import FLOOR_WINDOW_S
 from paceline.settings import RunSettings
 from tests.server.raw_worker import LIMIT_S, RawWorker, Run, serving, settings, task_ids
 
@@ -212,6 +213,43 @@ async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_pa
         assert (await run.end()).outcome is Outcome.DONE
         # Two stages serve all: one is the sum, one is filled again and again.
         assert len(run.server._model._free) <= 2
+
+
+async def test_pushes_that_send_nothing_while_another_waits_lose_their_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        serving(medium(tmp_path, rounds=1, tasks=3, min_workers=3)) as run,
+        RawWorker(run.address, "w1", job=MEDIUM) as w1,
+        RawWorker(run.address, "w2", job=MEDIUM) as w2,
+        RawWorker(run.address, "w3", job=MEDIUM) as w3,
+    ):
+        for worker in (w1, w2, w3):
+            await worker.join()
+        leases = [await worker.hear("lease") for worker in (w1, w2, w3)]
+        async with w1.transfer() as t1, w2.transfer() as t2, w3.transfer() as t3:
+            for worker, lease, transfer in ((w1, leases[0], t1), (w2, leases[1], t2)):
+                await transfer.say(push=worker.manifest(lease))
+                await transfer.hear("push_granted")
+            await t3.say(push=w3.manifest(leases[2]))
+            async with asyncio.timeout(LIMIT_S):
+                while run.server._pool.waiting < 1:
+                    await run.status()
+            later_s = run.server._driver.now() + FLOOR_WINDOW_S
+            monkeypatch.setattr(run.server._pool, "_now", lambda: later_s)
+            for transfer in (t1, t2):
+                assert (await transfer.hear("push_result")).rejection == Rejection.TOO_SLOW.value
+            await t3.hear("push_granted")
+            await t3.send_chunks(w3.payload())
+            await t3.say(push_done=pb.PushDone(lease=leases[2].lease))
+            assert (await t3.hear("push_result")).verdict == pb.PUSH_VERDICT_ACCEPTED
+            # What they held is planned again, and whoever comes late with it is not heard.
+            again = await w3.hear("lease")
+            assert task_ids(again.tasks)[0] in [task for lease in leases[:2] for task in task_ids(lease.tasks)]
+            await t1.send_chunks(w1.payload())
+            await t1.say(push_done=pb.PushDone(lease=leases[0].lease))
+            await t1.say(push=w1.manifest(leases[0]))
+            assert (await t1.hear("push_result")).rejection == Rejection.STALE.value
 
 
 @pytest.mark.parametrize(
