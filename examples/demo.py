@@ -22,10 +22,10 @@ from paceline.cli.progress import make_progress
 from paceline.errors import PacelineError
 
 POLICIES = ("ata-empirical", "greedy", "uniform")
-# Mean delays of 20 to 120 ms (c + Exp(c)), beside some 5 ms of computing: two cores carry five such workers.
-DELAYS = ("shifted-exp:0.010", "shifted-exp:0.015", "shifted-exp:0.020", "shifted-exp:0.030", "shifted-exp:0.060")
-ROUNDS = 60
-TASKS = 23
+# Seconds that a task takes beside some 5 ms of computing: so two cores carry five such workers.
+DELAYS_S = (0.02, 0.03, 0.04, 0.06, 0.12)
+ROUNDS = 200
+TASKS = 6
 MICRO_BATCH = 32
 ACCURACY = 0.97
 
@@ -58,7 +58,7 @@ def main() -> int:
     for promise in broken:
         console.print(f"[bold red]BROKEN:[/bold red] {promise}")
     path = arguments.folder / "summary.json"
-    write_json(path, {"rounds": arguments.rounds, "delays": DELAYS, "policies": summaries, "broken": broken})
+    write_json(path, {"rounds": arguments.rounds, "delays_s": DELAYS_S, "policies": summaries, "broken": broken})
     console.print(f"\nAll figures: {path}; models and ledgers: {folder}")
     return 1 if broken else 0
 
@@ -82,9 +82,8 @@ def run(policy: str, rounds: int, seed: int, run_dir: Path, console: Console, ti
             "micro_batch": MICRO_BATCH,
             "seed": seed,
             "sums": "exact",
-            "workers": len(DELAYS),
-            "delay": ",".join(DELAYS),
-            "delay_seed": seed,
+            "workers": len(DELAYS_S),
+            "delay": ",".join(f"const:{delay_s}" for delay_s in DELAYS_S),
             "run_dir": run_dir,
         }
     )
@@ -135,13 +134,13 @@ def worker_table(summaries: Mapping[str, Summary]) -> Table:
     policies = list(summaries)
     table = _table("worker", "delay s", "learned s/task", "+-", *(f"tasks/round\n{policy}" for policy in policies))
     by_policy = {policy: {worker["name"]: worker for worker in summaries[policy]["workers"]} for policy in policies}
-    for number, delay in enumerate(DELAYS, start=1):
+    for number, delay_s in enumerate(DELAYS_S, start=1):
         name = f"w{number}"
         learned = by_policy["ata-empirical"][name]
         per_round = [by_policy[policy][name]["tasks"] / summaries[policy]["rounds"] for policy in policies]
         table.add_row(
             name,
-            f"{2 * float(delay.partition(':')[2]):.3f}",
+            f"{delay_s:.3f}",
             _seconds(learned["mean_task_s"]),
             _seconds(learned["radius_s"]),
             *(f"{tasks:.1f}" for tasks in per_round),
