@@ -6,7 +6,7 @@ import numpy as np
 
 from paceline.allocation import ata_empirical_radius_s
 from paceline.coordination.ids import TaskId
-from paceline.coordination.leases import Phase
+from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Member, Standing, Statistics
 from paceline.coordination.rounds import Round
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
@@ -35,7 +35,16 @@ def _membership_faults(state: State) -> list[str]:
         holder = state.members.get(lease.worker)
         if holder is None or lease.id not in holder.leases:
             faults.append(f"lease {lease.id} has no holder")
+        if _forgotten(state, lease):
+            faults.append(f"lease {lease.id} holds nothing, and {lease.worker} waits for more in it for ever")
     return faults
+
+
+def _forgotten(state: State, lease: Lease) -> bool:
+    if lease.in_advance or lease.phase is not Phase.OPEN or lease.running or lease.kept or state.outcome is not None:
+        return False
+    current = state.round
+    return current is None or current.full or not current.plan.refill or lease.version != state.version
 
 
 def _task_faults(state: State) -> list[str]:

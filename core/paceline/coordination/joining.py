@@ -120,7 +120,9 @@ def leave(state: State, member: Member) -> None:
 def lose(state: State, member: Member, reason: str) -> None:
     """Take a worker for lost: its leases are void, their tasks are planned again, their seconds are wasted."""
     if member.computing_since is not None and member.running_tasks():
-        state.waste(member.name, state.now - member.computing_since)
+        seconds = state.now - member.computing_since
+        state.waste(member.name, seconds)
+        next(lease for lease in member.leases.values() if lease.running).wasted_s += seconds
     for lease in list(member.leases.values()):
         state.end_lease(lease, LeaseVerdict.LOST)
     state.lost[member.incarnation] = None

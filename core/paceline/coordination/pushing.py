@@ -90,6 +90,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
     for task in [task for task in lease.kept if task not in tasks]:
         if task in lease.results:
             state.waste(lease.worker, lease.results[task].seconds, 1)
+            lease.wasted_s += lease.results[task].seconds
         state.unkeep(lease, task)
         if task not in lease.running:
             state.put_back(task)

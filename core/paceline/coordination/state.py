@@ -224,8 +224,9 @@ class State:
             if not member.running_tasks():
                 member.computing_since = None
             self.freed[member.name] = None
-        if self.round is not None:
-            self.records.append(lease.record(self.round.number, self.now, weight, verdict))
+        # Between rounds (nobody was free when a round without any result was closed) it belongs to the next one.
+        number = self.round.number if self.round is not None else self.version + 1
+        self.records.append(lease.record(number, self.now, weight, verdict))
 
     def put_back(self, task: TaskId) -> None:
         """Return an unused task: to those waiting for another worker if it has failed, else to the queue's head."""
