@@ -152,7 +152,7 @@ def test_drained_worker_pushes_part_and_rest_is_replanned() -> None:
 
 
 def test_drained_worker_with_nothing_to_push_leaves_at_once() -> None:
-    scene, a, b = two_workers()
+    _scene, a, b = two_workers()
     a.drain()
     effects = a.end()
     assert one(effects, Goodbye).session == a.session

@@ -132,6 +132,7 @@ class Process:
         self._over: deque[LeaseId] = deque(maxlen=64)
         self._doing: Activity | None = None
         self._version: int | None = None
+        self._preparing = False
         self._prepared = False
         self._draining = False
         self._frozen_since: float | None = None
@@ -194,14 +195,15 @@ class Process:
 
     def welcomed(self, resumed: bool) -> None:
         """Repeat what has no answer, or begin anew."""
-        if resumed:
+        if resumed and self._preparing:
             self._repeat()
             return
         self._abandon()
         self._leases.clear()
         if self._prepared:
             self._become_ready()
-        else:
+        elif not self._preparing:
+            self._preparing = True
             self._later(self.worker.ready_s, self._become_ready)
 
     def refused(self, session: SessionId, code: RefusalCode) -> None:
