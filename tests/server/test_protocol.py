@@ -291,8 +291,21 @@ async def test_a_broken_session_is_resumed_with_its_lease(tmp_path: Path) -> Non
         assert (await worker.hear("welcome")).resumed
         again = await worker.hear("lease")
         assert (again.lease, task_ids(again.tasks)) == (lease.lease, task_ids(lease.tasks))
+        assert again.state == lease.state
         assert (await worker.push(worker.contribution(lease))).verdict == pb.PUSH_VERDICT_ACCEPTED
         assert (await run.end()).outcome is Outcome.DONE
+
+
+async def test_a_version_is_sent_once_per_session(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path)) as run, RawWorker(run.address) as worker:
+        await worker.join()
+        lease = await worker.hear("lease")
+        assert lease.state
+        await worker.say(version_gone=pb.VersionGone(lease=lease.lease))
+        again = await worker.hear("lease")
+        assert (again.version, again.state) == (0, b"")
+        await worker.push(worker.contribution(again))
+        assert (await worker.hear("lease")).state
 
 
 async def test_a_worker_that_was_away_at_the_end_hears_of_it_when_it_comes_back(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def leased(run: Run, worker: RawWorker) -> pb.Lease:
 
 
 async def test_a_version_is_pulled_and_a_contribution_pushed_in_chunks(tmp_path: Path) -> None:
-    async with serving(medium(tmp_path)) as run, RawWorker(run.address, job=MEDIUM) as worker:
+    async with serving(medium(tmp_path, rounds=5)) as run, RawWorker(run.address, job=MEDIUM) as worker:
         lease = await leased(run, worker)
         async with worker.transfer() as transfer:
             before = np.frombuffer(await transfer.pull(version=0), np.float32)
@@ -50,9 +50,11 @@ async def test_a_version_is_pulled_and_a_contribution_pushed_in_chunks(tmp_path:
             used = before != 0
             np.testing.assert_allclose(after[used], before[used] - 0.01, rtol=0, atol=1e-7)
             await transfer.push(worker.manifest(lease), data)
+            for _ in range(3):
+                await transfer.push(worker.manifest(await worker.hear("lease")), data)
         ended = await run.end()
     assert ended.outcome is Outcome.DONE
-    assert ended.summary["bytes"] == {"pulled": 2 * len(before.tobytes()), "pushed": 2 * len(data)}
+    assert ended.summary["bytes"] == {"pulled": 2 * len(before.tobytes()), "pushed": 5 * len(data)}
 
 
 async def test_constants_are_pulled_once_and_whole(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ async def test_a_bad_push_is_refused_and_counted_and_training_goes_on(
 
 
 async def test_a_push_that_was_cut_off_is_made_again_on_a_new_stream(tmp_path: Path) -> None:
-    async with serving(medium(tmp_path, rounds=1)) as run, RawWorker(run.address, job=MEDIUM) as worker:
+    async with serving(medium(tmp_path)) as run, RawWorker(run.address, job=MEDIUM) as worker:
         lease = await leased(run, worker)
         async with worker.transfer() as transfer:
             await transfer.say(push=worker.manifest(lease))
@@ -174,8 +176,9 @@ async def test_a_push_that_was_cut_off_is_made_again_on_a_new_stream(tmp_path: P
             assert (await transfer.push(worker.manifest(lease), worker.payload())).verdict == pb.PUSH_VERDICT_ACCEPTED
             await transfer.say(push=worker.manifest(lease))
             assert (await transfer.hear("push_result")).verdict == pb.PUSH_VERDICT_ACCEPTED
+            await transfer.push(worker.manifest(await worker.hear("lease")), worker.payload())
         ended = await run.end()
-    assert ended.summary["tasks"]["used"] == 2
+    assert ended.summary["tasks"]["used"] == 4
 
 
 async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_path: Path) -> None:

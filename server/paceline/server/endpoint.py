@@ -15,6 +15,8 @@ from paceline.protos.framing import server_options
 from paceline.server.address import Address
 
 SERVICE = "paceline.v1.Coordinator"
+# Answers that are on their way (a push's result, a status) get this long.
+CLOSE_LIMIT_S = 0.5
 
 
 class StreamHandler(Protocol):
@@ -81,9 +83,9 @@ class Endpoint:
         await self._server.start()
 
     async def close(self) -> None:
-        """Stop serving; what is still open is cut off."""
+        """Stop serving; what is still open a moment later is cut off."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(None)
+        await self._server.stop(CLOSE_LIMIT_S)
 
 
 def _add_reflection(server: grpc.aio.Server) -> None:
