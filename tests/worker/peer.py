@@ -128,11 +128,13 @@ class TransferStream(Stream[bytes, bytes]):
     def say(self, **parts: Any) -> None:
         self.send(pb.TransferDown(**parts).SerializeToString())
 
-    def send_image(self, image: bytes, version: int = 0, *, constants: bool = False, damaged: bool = False) -> None:
-        begin = pb.PullBegin(version=version, constants=constants, total_bytes=len(image))
+    def send_image(
+        self, image: bytes, *, constants: bool = False, damaged: bool = False, up_to_bytes: int | None = None
+    ) -> None:
+        begin = pb.PullBegin(constants=constants, total_bytes=len(image))
         self.say(pull_begin=begin)
         view = memoryview(image)
-        for start in range(0, len(image), CHUNK_BYTES):
+        for start in range(0, len(image) if up_to_bytes is None else up_to_bytes, CHUNK_BYTES):
             frame = bytearray(frame_chunk(view[start : start + CHUNK_BYTES]))
             if damaged:
                 frame[-6] ^= 1
@@ -273,6 +275,10 @@ class ServerSide:
             assert gradient is not None
             self.runner.accumulate(total, gradient)
         return bytes(total.host_view)
+
+    def gives(self, payload: bytes, tasks: list[int], version: int = 0) -> bool:
+        """Tell whether a payload is what the tasks give; pytest would take minutes to show where two images differ."""
+        return payload == self.contribution(tasks, version)
 
 
 def ranges(tasks: list[int]) -> list[pb.TaskRange]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -49,6 +50,7 @@ def run_worker(settings: WorkerSettings) -> int:
         return quit_.exit_code
     except JobImportError as error:
         sys.stderr.write(error.traceback_text)
+        sys.stderr.flush()
         _say(str(error))
         return error.exit_code
     except PacelineError as error:
@@ -99,10 +101,12 @@ def _signals(worker: Worker) -> Iterator[None]:
 
 def _bug() -> int:
     traceback.print_exc()
+    sys.stderr.flush()
     _say("this is a bug in paceline; the traceback above belongs into a report")
     return _BUG
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"paceline worker: {text}\n")
-    sys.stderr.flush()
+    # In one piece, so that the lines of several workers on one terminal do not mix; and safe in a signal handler.
+    with contextlib.suppress(OSError):
+        os.write(2, f"paceline worker: {text}\n".encode())
