@@ -266,6 +266,9 @@ async def test_a_task_that_fails_everywhere_ends_the_run_with_its_story(tmp_path
         await first.join()
         lease = await first.hear("lease")
         await second.join()
+        async with asyncio.timeout(LIMIT_S):
+            while [worker.state for worker in (await run.status()).workers] != ["busy", "free"]:
+                pass
         await first.say(report=pb.Report(lease=lease.lease, task=0, **failed))
         await first.say(lease_ended=pb.LeaseEnded(lease=lease.lease))
         lease = await second.hear("lease")
@@ -279,6 +282,34 @@ async def test_a_task_that_fails_everywhere_ends_the_run_with_its_story(tmp_path
     assert "(samples " in result.reason
     assert result.detail == "Traceback: no"
     assert is_file(result.summary["model"])
+
+
+@pytest.mark.parametrize("grows", [True, False])
+async def test_heartbeats_keep_a_worker_and_only_micro_steps_are_progress(tmp_path: Path, grows: bool) -> None:
+    patient = settings(tmp_path, progress_s=0.4, silent_after_s=60.0)
+    async with serving(patient) as run, RawWorker(run.address) as worker:
+        await worker.join()
+        await worker.work()
+        await worker.hear("lease")
+        beating = True
+
+        async def beat() -> None:
+            steps = 1
+            while beating:
+                steps += grows
+                await worker.say(heartbeat=pb.Heartbeat(micro_steps=steps))
+                await asyncio.sleep(0.05)
+
+        beats = asyncio.create_task(beat())
+        try:
+            async with asyncio.timeout(1.2 if grows else LIMIT_S):
+                await worker.hear_the_end()
+            lost = True
+        except TimeoutError:
+            lost = False
+        beating = False
+        await asyncio.gather(beats, return_exceptions=True)
+        assert lost is not grows
 
 
 async def test_a_broken_session_is_resumed_with_its_lease(tmp_path: Path) -> None:

@@ -218,6 +218,39 @@ async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_pa
         assert len(run.server._model._free) <= 2
 
 
+async def test_a_push_that_is_cut_off_while_it_waits_takes_no_stage(tmp_path: Path) -> None:
+    async with (
+        serving(medium(tmp_path, rounds=1, tasks=3, min_workers=3)) as run,
+        RawWorker(run.address, "w1", job=MEDIUM) as w1,
+        RawWorker(run.address, "w2", job=MEDIUM) as w2,
+        RawWorker(run.address, "w3", job=MEDIUM) as w3,
+    ):
+        for worker in (w1, w2, w3):
+            await worker.join()
+        leases = [await worker.hear("lease") for worker in (w1, w2, w3)]
+
+        async def waiting(count: int) -> None:
+            async with asyncio.timeout(LIMIT_S):
+                while run.server._pool.waiting != count:
+                    await run.status()
+
+        async with w1.transfer() as t1, w2.transfer() as t2:
+            for worker, lease, transfer in ((w1, leases[0], t1), (w2, leases[1], t2)):
+                await transfer.say(push=worker.manifest(lease))
+                await transfer.hear("push_granted")
+            async with w3.transfer() as t3:
+                await t3.say(push=w3.manifest(leases[2]))
+                await waiting(1)
+            await waiting(0)
+            for worker, lease, transfer in ((w1, leases[0], t1), (w2, leases[1], t2)):
+                await transfer.send_chunks(worker.payload())
+                await transfer.say(push_done=pb.PushDone(lease=lease.lease))
+                assert (await transfer.hear("push_result")).verdict == pb.PUSH_VERDICT_ACCEPTED
+        async with w3.transfer() as t3:
+            assert (await t3.push(w3.manifest(leases[2]), w3.payload())).verdict == pb.PUSH_VERDICT_ACCEPTED
+        assert (await run.end()).outcome is Outcome.DONE
+
+
 async def test_pushes_that_send_nothing_while_another_waits_lose_their_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from paceline.protos.framing import PROTOCOL_VERSION
 from paceline.server import convert
 from paceline.server.model import Image
 from paceline.server.pushes import Pushes
+from paceline.server.streams import end_tasks
 from paceline.server.traffic import Traffic
 from paceline.version import __version__
 
@@ -161,13 +162,13 @@ class Sessions:
             session.close()
             await asyncio.wait((writer,), timeout=CLOSE_LIMIT_S)
         finally:
+            # Before any await: gRPC may cancel this task a second time while it cleans up.
             del self._open[session.id]
             self._left.set()
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
             if session.incarnation:
                 self._post(events.SessionClosed(session.id))
+            session.closing = True
+            await end_tasks(reader, writer)
 
     async def _read(self, session: Session, context: Context) -> None:
         try:

@@ -24,6 +24,7 @@ from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, frame_chunk, parse_chunk
 from paceline.server.convert import INCARNATION
 from paceline.server.pushes import Push, Pushes
+from paceline.server.streams import end_tasks
 from paceline.server.traffic import Traffic
 
 ATTACH_LIMIT_S = 15.0
@@ -157,10 +158,10 @@ class Transfers:
             try:
                 await self._read_all(stream, incarnation, context)
             finally:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+                # Before any await: gRPC may cancel this task a second time while it cleans up.
                 if stream.push is not None:
                     self._pushes.broken(stream.push)
+                await end_tasks(writer)
         except (ProtocolError, DecodeError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TimeoutError:
