@@ -152,3 +152,14 @@ def test_repeated_failure_of_one_attempt_counts_once() -> None:
     assert a.fail(0) == []
     assert a.fail(0, TaskFailure.NON_FINITE) == []
     assert not of(scene.log, Finish)
+
+
+def test_failed_task_that_loses_its_next_holder_does_not_go_back_to_the_first() -> None:
+    scene = Scene("fixed", tasks=3, min_workers=3, silent_after_s=1e6)
+    workers = [scene.join(name) for name in "abc"]
+    again = one(workers[0].fail(0), SendLease)
+    second = next(worker for worker in workers if worker.session == again.session)
+    third = next(worker for worker in workers[1:] if worker is not second)
+    second.cut()
+    orders = of(scene.wait(2.0), SendLease)
+    assert [order.session for order in orders if 0 in order.tasks] == [third.session]

@@ -8,13 +8,14 @@ from paceline.coordination.effects import (
     ApplyUpdate,
     LeaseRecord,
     LeaseVerdict,
+    RefusePush,
     SendCancel,
     SendCollect,
     SendGrant,
     SendLease,
     SendVerdict,
 )
-from paceline.coordination.events import TaskFailure
+from paceline.coordination.events import Rejection, TaskFailure
 from paceline.coordination.ids import LeaseId
 from tests.coordination.policies import Harmonic, OneEach, Trials
 from tests.coordination.scene import Scene, Worker, of, one
@@ -94,15 +95,30 @@ def test_cancelled_work_is_billed_as_wasted() -> None:
     }
 
 
-def test_report_that_crosses_the_cancel_changes_nothing() -> None:
+def test_report_that_crosses_the_cancel_is_billed_and_not_kept() -> None:
     scene, a, b, c = three_workers()
     for worker, task in ((a, 0), (a, 3), (b, 1)):
         worker.report(task)
-    assert not of(c.report(2), SendVerdict)
-    assert not of(a.report(4), SendVerdict)
+    for _ in range(2):
+        assert not of(c.report(2, seconds=0.25), SendVerdict)
+        assert not of(a.report(4, seconds=0.5), SendVerdict)
+    c.end()
     a.deliver([0, 3])
     b.deliver([1])
     assert scene.applied() == [[0, 1, 3]]
+    account = {worker.name: (worker.wasted, worker.wasted_s) for worker in scene.rounds[0].workers}
+    assert account == {"a": (1, 0.5), "b": (0, 0.0), "c": (1, 0.25)}
+    assert {record.worker: record.wasted_s for record in of(scene.log, LeaseRecord)} == {"a": 0.5, "b": 0.0, "c": 0.25}
+    known = {worker.name: worker.tasks_done for worker in scene.machine.machine.snapshot(0.0).workers}
+    assert known == {"a": 3, "b": 1, "c": 1}
+
+
+def test_push_before_the_collect_is_refused() -> None:
+    _scene, a, _b, _c = three_workers()
+    a.report(0)
+    refused = one(a.offer([0]), RefusePush)
+    assert refused.rejection is Rejection.WRONG_TASKS
+    assert "was pushed before it was collected" in refused.message
 
 
 def test_duplicates_get_the_same_verdict_uncounted() -> None:
@@ -198,6 +214,25 @@ def test_asynchronous_round_lets_slow_work_go_on_and_applies_it_later() -> None:
     record = of(scene.log, LeaseRecord)[-1]
     assert (record.worker, record.version, record.round) == (b.name, 0, 2)
     assert c.lease.version == 0
+
+
+def test_asynchronous_lease_is_collected_at_its_first_result() -> None:
+    _scene, a, _b, _c = three_workers(OneEach(3, cancel=False, refill=True, max_staleness=None))
+    assert one(a.report(0), SendCollect).kept == (0,)
+
+
+def test_empty_lease_of_a_worker_put_aside_is_taken_back_at_the_close() -> None:
+    policy = OneEach(3, cancel=False, refill=True, max_staleness=None)
+    scene = Scene(policy, tasks=3, min_workers=2, silent_after_s=1e6, aside_s=1e3)
+    a, b = scene.join("a"), scene.join("b")
+    lease = b.lease
+    b.fail(1)
+    for task in (0, 1):
+        a.report(task)
+        a.deliver([task])
+    b.fail(2)
+    a.report(a.lease.tasks[0])
+    assert one(scene.log, SendCancel).lease == lease.lease
 
 
 def test_result_beyond_the_staleness_bound_is_dropped() -> None:

@@ -98,6 +98,28 @@ def test_unknown_lease_is_refused_by_that_word() -> None:
     assert one(effects, RefusePush).rejection is Rejection.UNKNOWN_LEASE
 
 
+def test_lease_of_another_incarnation_cannot_be_pushed() -> None:
+    scene, a, b = two_workers()
+    assert one(a.offer(lease=b.lease), RefusePush).rejection is Rejection.STALE
+    one(b.deliver(), AddContribution)
+    a.work(a.leases[0])
+    assert scene.applied() == [[0, 1, 2, 3]]
+
+
+def test_broken_push_that_is_not_repeated_costs_the_lease() -> None:
+    scene, a, b = two_workers(silent_after_s=10.0, progress_s=30.0)
+    for task in a.lease.tasks:
+        a.report(task)
+    push = one(a.offer(), StagePush).push
+    scene.do(ContributionInterrupted(push))
+    for _ in range(31):
+        scene.wait(1.0)
+        a.beat()
+        b.beat(progress=True)
+    lost = [change for change in of(scene.log, WorkerChanged) if change.state == "lost"]
+    assert [(change.name, change.reason) for change in lost] == [("a", "no progress for 30 s")]
+
+
 def test_broken_push_is_pushed_again_and_counts_once() -> None:
     scene, a, b = two_workers()
     push = one(a.offer(), StagePush).push

@@ -107,3 +107,14 @@ def test_report_with_numbers_that_are_none_is_passed_over() -> None:
     _scene, a, _b = two_workers()
     assert a.report(0, seconds=math.nan) == []
     assert a.report(0, seconds=-1.0) == []
+
+
+def test_push_of_a_task_that_was_taken_back_meanwhile_is_refused() -> None:
+    scene, a, b = two_workers()
+    push = one(a.offer([0, 1]), StagePush).push
+    a.fail(0)
+    refused = one(scene.verify(push), RefusePush)
+    assert (refused.rejection, refused.message) == (Rejection.WRONG_TASKS, "its tasks were taken back meanwhile")
+    scene.refuse(a.leases[0].lease)
+    scene.finish_round(a, b)
+    assert scene.applied() == [[0, 1, 2, 3]]

@@ -220,6 +220,16 @@ def test_seed_decides_every_draw() -> None:
     assert seconds[0] == seconds[1] != seconds[2]
 
 
+@pytest.mark.parametrize("micro_steps", [0, 2])
+def test_worker_seconds_are_billed_also_where_messages_cross(micro_steps: int) -> None:
+    law = Law("exp", (1.0,))
+    workers = [SimulatedWorker(name=name, task_s=law, micro_steps=micro_steps) for name in "abcd"]
+    result = simulate(workers, policy="greedy", rounds=100, world=World(latency_s=Law("exp", (0.3,)), heartbeat_s=0.5))
+    worked_s = sum(result.busy_s.values())
+    # The server may not have heard of the last bits of the last round.
+    assert result.used_s + result.wasted_s == pytest.approx(worked_s, rel=0.005)
+
+
 def test_names_may_not_repeat() -> None:
     with pytest.raises(SimulationError, match="expected different names"):
         simulate([TWO[0], TWO[0]])

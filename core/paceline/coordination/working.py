@@ -26,7 +26,7 @@ def task_reported(state: State, event: TaskReported) -> None:
     if member is None or lease is None or not valid(event.result):
         return
     if task not in lease.running:
-        _repeat_verdict(state, member, lease, task)
+        _late_report(state, member, lease, event.result)
         return
     finished(state, member, lease, event.result)
     if not lease.in_advance:
@@ -132,10 +132,14 @@ def _holder(state: State, session: SessionId, lease: LeaseId) -> tuple[Member | 
     return member, None if member is None else member.leases.get(lease)
 
 
-def _repeat_verdict(state: State, member: Member, lease: Lease, task: TaskId) -> None:
+def _late_report(state: State, member: Member, lease: Lease, result: TaskResult) -> None:
+    """Repeat a verdict; a task that was taken back while its report was on the way is billed, once."""
+    task = result.task
     if task in lease.given_up and task not in lease.results:
-        return
-    if not lease.in_advance and task in lease.results and member.session is not None:
+        finished(state, member, lease, result)
+        state.waste(member.name, result.seconds, 1)
+        lease.wasted_s += result.seconds
+    elif not lease.in_advance and task in lease.results and task not in lease.given_up and member.session is not None:
         state.out.append(SendVerdict(member.session, lease.id, task, task in lease.kept))
 
 
