@@ -38,6 +38,8 @@ from paceline.errors import (
 
 LOOPBACK = "127.0.0.1:0"
 POLL_S = 0.1
+# A server that did not answer is asked again after this.
+ASK_AGAIN_S = 0.5
 # After the server's end workers have this long to leave by themselves.
 LEAVE_S = 5.0
 
@@ -131,6 +133,8 @@ class _LocalRun:
         self._signals = signals
         self._signals_seen = 0
         self._state = ""
+        self._began = False
+        self._failed: list[str] = []
         self._gave_up = ""
 
     def run(self) -> RunEnd:
@@ -189,13 +193,14 @@ class _LocalRun:
                 raise _error_of(report)
             self._pass_signals_on(server)
             ended = [worker for worker in alive if worker.poll() is not None]
+            alive = [worker for worker in alive if worker not in ended]
+            for worker in ended:
+                self._tell_of(worker)
             # What the end of a worker means depends on how far the run is now, not a few seconds ago.
             if ended or time.monotonic() >= ask_at:
                 self._ask(address)
-                ask_at = time.monotonic() + self._progress.every_s
-            if ended:
-                alive = [worker for worker in alive if worker not in ended]
-                self._consider(ended, alive, server)
+                self._consider(alive, server)
+                ask_at = time.monotonic() + (self._progress.every_s if self._state else ASK_AGAIN_S)
 
     def _ask(self, address: str) -> None:
         from paceline.server.status import fetch_status, render_status, status_to_dict
@@ -206,6 +211,7 @@ class _LocalRun:
             self._state = ""  # It is ending, or busy; its reports tell which.
         else:
             self._state = response.state
+            self._began = self._began or response.state == "training" or response.version > 0
             self._progress.show(status_to_dict(response), render_status(response))
 
     def _next_report(self, server: Child) -> Report | None:
@@ -229,16 +235,17 @@ class _LocalRun:
                 raise KeyboardInterrupt from None
             raise RunFailedError(f"the server ended without a word ({describe_exit(code)})") from None
 
-    def _consider(self, ended: list[Child], alive: list[Child], server: Child) -> None:
-        """Tell of workers that ended badly; give up where the run cannot go on without them."""
-        for worker in ended:
-            code = worker.poll()
-            if not code:
-                continue
-            words = f"worker {worker.name} ended: {describe_exit(code)}"
-            self._progress.note("\n".join([words, *worker.last_words()]))
-            if self._state == "waiting":
-                self._give_up(server, f"{words}, before round 1; the run needs all its workers to begin")
+    def _tell_of(self, worker: Child) -> None:
+        """Say that a worker ended badly, with what it said last."""
+        code = worker.poll()
+        if code:
+            self._failed.append(f"worker {worker.name} ended: {describe_exit(code)}")
+            self._progress.note("\n".join([self._failed[-1], *worker.last_words()]))
+
+    def _consider(self, alive: list[Child], server: Child) -> None:
+        """Give up where the run cannot go on; what the server could not be asked about is asked again."""
+        if self._failed and self._state == "waiting" and not self._began:
+            self._give_up(server, f"{self._failed[0]}, before round 1; the run needs all its workers to begin")
         if not alive and self._state in ("waiting", "training"):
             self._give_up(server, "every worker has ended")
 
