@@ -17,7 +17,7 @@ import pytest
 
 from paceline.server.rundir import RunDir
 from paceline.server.status import fetch_status
-from tests.system.cluster import PATIENCE_S, ROOT, environment, paceline, until
+from tests.system.cluster import PATIENCE_S, ROOT, environment, free_port, paceline, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -249,3 +249,18 @@ def test_a_server_refuses_a_taken_port_and_an_open_bind(tmp_path: Path) -> None:
     for done in (taken, bold):
         assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_server_of_its_own_saves_its_state_and_summary_on_ctrl_c(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    args = ("--bind", address, "--run-dir", str(tmp_path / "run"), "--json", str(tmp_path / "out.json"))
+    command = [sys.executable, "-m", "paceline.cli", "server", JOB, *args]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment(), cwd=ROOT, text=True) as server:
+        try:
+            until(lambda: paceline("status", address, "--timeout", "1").returncode == 0, "a server that answers")
+            server.send_signal(signal.SIGINT)
+            assert server.wait(PATIENCE_S) == 130
+        finally:
+            server.kill()
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "out.json").read_text())["outcome"] == "interrupted"

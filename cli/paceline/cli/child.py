@@ -32,7 +32,7 @@ def main(role: str, parent: int, reports_to: int) -> int:
 
     Args:
         parent: its process id.
-        reports_to: a server's descriptor for its reports; no worker has one.
+        reports_to: descriptor for its reports; a worker makes none.
     """
     _end_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
     return _serve(reports_to) if role == "server" else _work()
