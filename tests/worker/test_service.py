@@ -195,6 +195,28 @@ def test_sigterm_before_it_has_joined_ends_it(peer: Peer) -> None:
     assert run(peer, script) == 0
 
 
+def test_sigterm_while_the_job_is_built_ends_it(peer: Peer, tmp_path: Path) -> None:
+    job = tmp_path / "slow_job.py"
+    job.write_text(
+        "import os, signal, time\n"
+        "from tests.jobs import Tiny\n"
+        "class Slow(Tiny):\n"
+        "    def dataset(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(600)\n"
+    )
+    side = ServerSide(TINY)
+
+    def script() -> None:
+        session = peer.session()
+        session.expect("hello")
+        session.send(side.welcome())
+        while session.next() is not None:
+            pass
+
+    assert run(peer, script, job=f"{job}:Slow") == 0
+
+
 def test_sigint_quits_after_saying_so(peer: Peer, capfd: pytest.CaptureFixture[str]) -> None:
     side = ServerSide(TINY)
 

@@ -159,7 +159,8 @@ class Connection:
             async with asyncio.timeout(ceiling_s(self._retry.elapsed_s(self._loop.time()))):
                 await _connect(channel)
             call: _Call = pb_grpc.CoordinatorStub(channel).Session()
-            await call.write(pb.WorkerMessage(hello=self._handler.hello()))
+            with contextlib.suppress(asyncio.InvalidStateError):  # ended already: to read gives its status
+                await call.write(pb.WorkerMessage(hello=self._handler.hello()))
             async with asyncio.timeout(_WELCOME_WITHIN_S):
                 first = await call.read()
             if not isinstance(first, pb.ServerMessage):
