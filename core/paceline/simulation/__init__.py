@@ -18,7 +18,7 @@ from paceline.simulation.faults import (
 )
 from paceline.simulation.model import Applied, SimulatedModel, SimulationError, Update
 from paceline.simulation.result import SimulationResult
-from paceline.simulation.worker import SimulatedWorker
+from paceline.simulation.surroundings import SimulatedWorker
 
 __all__ = [
     "Applied",

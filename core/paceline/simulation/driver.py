@@ -1,18 +1,16 @@
 """Runs the coordinator on a virtual clock: what the server's shell does with events, effects and time, in one loop.
 
 The machine is the real one; the server's shell, the network, the model and the workers are simulated. Everything is
-decided by the seed. Rules: the machine is never stepped inside a step, effects are carried out in order, effects to a
-closed session are dropped, and messages of one session (or of one worker's pushes) stay in order.
+decided by the seed. Rules: the machine is never stepped inside a step, effects are carried out in order, and effects to
+a closed session are dropped.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import Protocol, cast
 
@@ -42,29 +40,18 @@ from paceline.coordination.effects import (
     Welcome,
     WorkerChanged,
 )
-from paceline.coordination.events import (
-    ContributionInterrupted,
-    ContributionOffered,
-    ContributionRejected,
-    ContributionVerified,
-    Event,
-    ProbeAnswered,
-    Rejection,
-    SessionClosed,
-    TaskFailure,
-    TaskResult,
-    Tick,
-    UpdateApplied,
-    UpdateFailed,
-)
-from paceline.coordination.ids import LeaseId, PushId, SessionId, TaskId
+from paceline.coordination.events import Event, ProbeAnswered, Tick, UpdateApplied, UpdateFailed
+from paceline.coordination.ids import SessionId
 from paceline.laws import Law
+from paceline.simulation.clock import Clock
 from paceline.simulation.faultbook import FaultBook
-from paceline.simulation.faults import MANIFEST_FAULTS, Fault
-from paceline.simulation.held import HeldLease
-from paceline.simulation.model import Applied, SimulatedModel, SimulationError
+from paceline.simulation.faults import Fault
+from paceline.simulation.model import SimulatedModel, SimulationError
+from paceline.simulation.network import Network
+from paceline.simulation.pushes import Pushes
 from paceline.simulation.result import SimulationResult
-from paceline.simulation.worker import Process, SimulatedWorker
+from paceline.simulation.surroundings import SimulatedWorker
+from paceline.simulation.worker import Process
 
 
 class Steppable(Protocol):
@@ -99,48 +86,6 @@ class World:
     samples: int = 32
 
 
-class Stage(Enum):
-    """How far a push has come."""
-
-    OFFERED = "offered"
-    STAGING = "staging"
-    DELIVERED = "delivered"
-
-
-@dataclass(slots=True)
-class Push:
-    """One attempt to deliver a contribution."""
-
-    id: PushId
-    process: Process
-    lease: LeaseId
-    version: int
-    results: tuple[TaskResult, ...]
-    repeat: bool = False
-    stage: Stage = Stage.OFFERED
-    cut: bool = False
-    answer_lost: bool = False
-    rejection: Rejection | None = None
-
-
-@dataclass(slots=True)
-class Lane:
-    """One direction of a connection: messages arrive in the order of sending."""
-
-    free_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Session:
-    """A control connection; `open` as the server sees it, `cut` if nothing arrives any more."""
-
-    process: Process
-    up: Lane
-    down: Lane
-    open: bool = True
-    cut: bool = False
-
-
 class Simulation:
     """A run of the coordinator with simulated workers.
 
@@ -161,33 +106,29 @@ class Simulation:
         seed: int = 0,
     ) -> None:
         world = world if world is not None else World()
-        self.now = 0.0
         self.heartbeat_s = world.heartbeat_s
         self.reconnect_s = world.reconnect_s
         self.samples = world.samples
-        self.model = SimulatedModel()
-        self.result = SimulationResult(model=self.model)
+        self.clock = Clock()
+        self.result = SimulationResult(model=SimulatedModel())
         self._machine = machine
-        self._world = world
+        self._update_s = world.update_s
         self._workers = {worker.name: worker for worker in workers}
         if len(self._workers) != len(workers):
             raise SimulationError(f"workers are {[worker.name for worker in workers]}: expected different names")
         generators = np.random.default_rng(seed).spawn(len(workers) + 1)
-        self._rng = generators[0]
         self._task_s = {worker.name: worker.source(rng) for worker, rng in zip(workers, generators[1:], strict=True)}
-        self._faults = FaultBook(faults, self.result.faults)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
         self._inbox: deque[tuple[SessionId | None, Event]] = deque()
-        self._sessions: dict[SessionId, Session] = {}
-        self._pushes: dict[PushId, Push] = {}
-        self._data: dict[Process, Lane] = {}
+        self.network = Network(self.clock, world.latency_s, generators[0], self._arrive)
+        self.faults = FaultBook(faults, self.result.faults)
+        self.pushes = Pushes(self.clock, self.network, self.faults, self.result.model, self.post)
+        self._talkers: dict[SessionId, Process] = {}
         self._processes: dict[str, list[Process]] = {worker.name: [] for worker in workers}
         self._carry_out = cast("dict[type, Callable[[Effect], None]]", self._dispatch_table())
         for worker in workers:
-            self.at(worker.joins_at_s, partial(self.launch, worker.name))
-        for time_s, action in self._faults.schedule(self):
-            self.at(time_s, action)
+            self.clock.at(worker.joins_at_s, partial(self.launch, worker.name))
+        for time_s, action in self.faults.schedule(self):
+            self.clock.at(time_s, action)
 
     # ---- the loop
 
@@ -197,202 +138,72 @@ class Simulation:
         Raises:
             SimulationError: the machine's deadline does not move on, or it ordered what cannot be done.
         """
-        ticks = 0
+        clock, ticks = self.clock, 0
         while self.result.finish is None:
             deadline = self._machine.deadline
-            next_s = self._heap[0][0] if self._heap else math.inf
-            due_s = min(next_s, math.inf if deadline is None else deadline)
+            due_s = min(clock.next_s, math.inf if deadline is None else deadline)
             if due_s > until_s or due_s == math.inf:
                 break
-            self.now = max(self.now, due_s)
-            if next_s <= due_s:
-                heapq.heappop(self._heap)[2]()
+            clock.now = max(clock.now, due_s)
+            if clock.next_s <= due_s:
+                clock.take()()
                 ticks = 0
             else:
                 ticks += 1
                 if ticks > 1000:
-                    raise SimulationError(f"the machine's deadline stays at {deadline} s: now is {self.now} s")
-                self._inbox.append((None, Tick()))
+                    raise SimulationError(f"the machine's deadline stays at {deadline} s: now is {clock.now} s")
+                self.post(Tick())
             while self._inbox:
                 self._step(*self._inbox.popleft())
-        self.result.end(self.now, [process for all_of in self._processes.values() for process in all_of])
+        self.result.pushes = self.pushes.offered
+        self.result.lost_messages += self.network.lost_messages
+        self.result.end(clock.now, [process for all_of in self._processes.values() for process in all_of])
         return self.result
 
     def _step(self, session: SessionId | None, event: Event) -> None:
-        if session is not None and not self._sessions[session].open:
+        if session is not None and not self.network.is_open(session):
             self.result.lost_messages += 1
             return
         if self.result.finish is not None:
             return
         self.result.events += 1
-        for effect in self._machine.step(event, self.now):
+        for effect in self._machine.step(event, self.clock.now):
             self._carry_out[type(effect)](effect)
 
-    # ---- what processes may do (see worker.World)
+    def _arrive(self, session: SessionId | None, event: Event) -> None:
+        self._inbox.append((session, event))
 
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do something at a time; what was asked for first comes first."""
-        self._count += 1
-        heapq.heappush(self._heap, (time_s, self._count, action))
+    def post(self, event: Event) -> None:
+        """Let the server's shell see something."""
+        self._inbox.append((None, event))
+
+    # ---- what processes and faults may do
 
     def connect(self, process: Process) -> SessionId:
         """Open a session."""
-        session = SessionId(len(self._sessions) + 1)
-        self._sessions[session] = Session(process, Lane(), Lane())
+        session = self.network.connect(process)
+        self._talkers[session] = process
         return session
-
-    def say(self, session: SessionId, event: Event) -> None:
-        """Send a message over a session."""
-        link = self._sessions[session]
-        self._travel(link.up, lambda: self._arrive(session, link, event))
-
-    def offer(self, process: Process, held: HeldLease) -> PushId:
-        """Announce a push: inside the session if it takes no time, else over the data connection."""
-        first = self._offer(process, held, repeat=False)
-        if process.worker.duplicates:
-            self._offer(process, held, repeat=True)
-        return first
-
-    def deliver(self, push: PushId) -> None:
-        """All bytes of a push are there: checked, found bad or, if the connection is to break, lost."""
-        attempt = self._pushes.get(push)
-        if attempt is None or attempt.stage is not Stage.STAGING:
-            return
-        if attempt.cut:
-            self.withdraw(push)
-            attempt.process.hear(partial(attempt.process.broken, push))
-            return
-        attempt.stage = Stage.DELIVERED
-        if attempt.rejection is not None and attempt.rejection not in MANIFEST_FAULTS:
-            self._post(ContributionRejected(push, attempt.rejection, f"simulated: {attempt.rejection.value}"))
-        else:
-            self._post(ContributionVerified(push))
-
-    def withdraw(self, push: PushId) -> None:
-        """Break off a push."""
-        attempt = self._pushes.get(push)
-        if attempt is not None and attempt.stage is Stage.STAGING:
-            self._post(ContributionInterrupted(push))
-            del self._pushes[push]
 
     def gone(self, process: Process) -> None:
         """Close the connections of a process that has ended."""
-        for session, link in self._sessions.items():
-            if link.process is process and not link.cut:
-                self.cut(session)
-        for push in [push for push, attempt in self._pushes.items() if attempt.process is process]:
-            self.withdraw(push)
+        self.network.hang_up(process)
+        self.pushes.withdraw_all(process)
         process.session = None
 
     def current(self, version: int) -> bool:
-        """The server has only the newest version."""
-        return version == self.model.version
-
-    def task_fault(self, name: str, task: TaskId) -> TaskFailure | None:
-        """See FaultBook."""
-        return self._faults.task_failure(name, task)
-
-    def hangs(self, name: str) -> bool:
-        """See FaultBook."""
-        return self._faults.hangs(name)
-
-    # ---- what faults do
+        """Tell whether the server has this version: it has only the newest."""
+        return version == self.result.model.version
 
     def launch(self, name: str) -> None:
         """Start a process of a worker."""
         processes = self._processes[name]
-        incarnation = f"{name}#{len(processes) + 1}"
-        process = Process(self, self._workers[name], incarnation, self._task_s[name])
-        processes.append(process)
-        self._data[process] = Lane()
-        process.start()
+        processes.append(Process(self, self._workers[name], f"{name}#{len(processes) + 1}", self._task_s[name]))
+        processes[-1].start()
 
     def process(self, name: str) -> Process | None:
         """Give the living process of a worker, the oldest if there are two."""
         return next((process for process in self._processes[name] if process.alive), None)
-
-    def cut(self, session: SessionId, noticed_after_s: float = 0.0) -> None:
-        """Break a session; the server hears of it now or later."""
-        self._sessions[session].cut = True
-        if noticed_after_s > 0:
-            self.at(self.now + noticed_after_s, partial(self._close, session))
-        else:
-            self._close(session)
-
-    def post(self, event: Event) -> None:
-        """Let the server's shell see something."""
-        self._post(event)
-
-    # ---- messages
-
-    def _post(self, event: Event) -> None:
-        self._inbox.append((None, event))
-
-    def _close(self, session: SessionId) -> None:
-        link = self._sessions[session]
-        if link.open:
-            link.open = False
-            self._post(SessionClosed(session))
-
-    def _travel(self, lane: Lane, action: Callable[[], None]) -> None:
-        if self._world.latency_s is None:
-            action()
-            return
-        lane.free_s = max(lane.free_s, self.now + self._world.latency_s.draw(self._rng))
-        self.at(lane.free_s, action)
-
-    def _arrive(self, session: SessionId, link: Session, event: Event) -> None:
-        if link.cut or not link.open:
-            self.result.lost_messages += 1
-        else:
-            self._inbox.append((session, event))
-
-    def _tell(self, session: SessionId, action: Callable[[], None]) -> None:
-        """Say something to a worker; lost if its session is closed or breaks on the way."""
-        link = self._sessions[session]
-        if not link.open:
-            self.result.lost_messages += 1
-            return
-        self._travel(link.down, lambda: self._received(link, action))
-
-    def _received(self, link: Session, action: Callable[[], None]) -> None:
-        if link.cut:
-            self.result.lost_messages += 1
-        else:
-            link.process.hear(action)
-
-    def _offer(self, process: Process, held: HeldLease, *, repeat: bool) -> PushId:
-        push = PushId(self.result.pushes + 1)
-        self.result.pushes += 1
-        attempt = Push(push, process, held.lease, held.order.version, held.manifest(), repeat)
-        self._pushes[push] = attempt
-        if not repeat:
-            self._faults.mark_push(attempt)
-        offer = self._manifest(attempt, held.wasted_s)
-        if process.worker.push_s > 0:
-            self._travel(self._data[process], lambda: self._post(offer))
-        elif process.session is not None:
-            self.say(process.session, offer)
-        return push
-
-    def _manifest(self, attempt: Push, wasted_s: float) -> ContributionOffered:
-        lease, version, results = attempt.lease, attempt.version, attempt.results
-        if attempt.rejection is Rejection.UNKNOWN_LEASE:
-            lease = LeaseId(lease + 1_000_000)
-        elif attempt.rejection is Rejection.WRONG_VERSION:
-            version += 1
-        elif attempt.rejection is Rejection.WRONG_TASKS:
-            wrong = TaskId(results[0].task + 1_000_000)
-            result = results[0]
-            results = (TaskResult(task=wrong, seconds=result.seconds, loss_sum=0.0, samples=1), *results[1:])
-        return ContributionOffered(
-            push=attempt.id,
-            lease=lease,
-            incarnation=attempt.process.incarnation,
-            version=version,
-            results=results,
-            wasted_s=wasted_s,
-        )
 
     # ---- effects
 
@@ -408,105 +219,69 @@ class Simulation:
             SendCancel: self._send_cancel,
             Goodbye: self._goodbye,
             CloseSession: self._close_session,
-            StagePush: self._stage,
+            StagePush: self.pushes.stage,
             RefusePush: self._refuse_push,
-            AddContribution: self._add,
-            AcknowledgePush: self._acknowledge,
+            AddContribution: self.pushes.add,
+            AcknowledgePush: self.pushes.answer,
             ApplyUpdate: self._update,
             RoundPlanned: self.result.plans.append,
             RoundRecord: self.result.rounds.append,
             LeaseRecord: self.result.leases.append,
             WorkerChanged: self.result.changes.append,
-            Warn: lambda effect: self.result.warnings.append(effect.text),
+            Warn: lambda order: self.result.warnings.append(order.text),
             Finish: self._finish,
         }
 
-    def _welcome(self, effect: Welcome) -> None:
-        process = self._sessions[effect.session].process
-        self._tell(effect.session, partial(process.welcomed, effect.resumed))
+    def _refuse(self, order: Refuse) -> None:
+        self.result.refused.append(order)
+        self.network.tell(order.session, partial(self._talkers[order.session].refused, order.session, order.code))
+        self.network.close(order.session)
 
-    def _refuse(self, effect: Refuse) -> None:
-        process = self._sessions[effect.session].process
-        self.result.refused.append(effect)
-        self._tell(effect.session, partial(process.refused, effect.session, effect.code))
-        self._close(effect.session)
+    def _probe(self, order: Probe) -> None:
+        answer = ProbeAnswered(order.session)
+        self.network.tell(order.session, lambda: self.network.say(order.session, answer))
 
-    def _probe(self, effect: Probe) -> None:
-        self._tell(effect.session, lambda: self.say(effect.session, ProbeAnswered(effect.session)))
+    def _welcome(self, order: Welcome) -> None:
+        self.network.tell(order.session, partial(self._talkers[order.session].welcomed, order.resumed))
 
-    def _send_lease(self, effect: SendLease) -> None:
-        self._tell(effect.session, partial(self._sessions[effect.session].process.lease, effect))
+    def _send_lease(self, order: SendLease) -> None:
+        self.network.tell(order.session, partial(self._talkers[order.session].lease, order))
 
-    def _send_grant(self, effect: SendGrant) -> None:
-        self._tell(effect.session, partial(self._sessions[effect.session].process.grant, effect.lease, effect.tasks))
+    def _send_grant(self, order: SendGrant) -> None:
+        self.network.tell(order.session, partial(self._talkers[order.session].grant, order.lease, order.tasks))
 
-    def _send_verdict(self, effect: SendVerdict) -> None:
-        process = self._sessions[effect.session].process
-        self._tell(effect.session, partial(process.verdict, effect.lease, effect.task, effect.keep))
+    def _send_verdict(self, order: SendVerdict) -> None:
+        process = self._talkers[order.session]
+        self.network.tell(order.session, partial(process.verdict, order.lease, order.task, order.keep))
 
-    def _send_collect(self, effect: SendCollect) -> None:
-        self._tell(effect.session, partial(self._sessions[effect.session].process.collect, effect.lease, effect.kept))
+    def _send_collect(self, order: SendCollect) -> None:
+        self.network.tell(order.session, partial(self._talkers[order.session].collect, order.lease, order.kept))
 
-    def _send_cancel(self, effect: SendCancel) -> None:
-        self._tell(effect.session, partial(self._sessions[effect.session].process.cancel, effect.lease))
+    def _send_cancel(self, order: SendCancel) -> None:
+        self.network.tell(order.session, partial(self._talkers[order.session].cancel, order.lease))
 
-    def _goodbye(self, effect: Goodbye) -> None:
-        self._tell(effect.session, self._sessions[effect.session].process.kill)
+    def _goodbye(self, order: Goodbye) -> None:
+        self.network.tell(order.session, self._talkers[order.session].kill)
 
-    def _close_session(self, effect: CloseSession) -> None:
-        process = self._sessions[effect.session].process
-        self._tell(effect.session, partial(process.disconnected, effect.session, self.reconnect_s))
-        self._close(effect.session)
+    def _close_session(self, order: CloseSession) -> None:
+        process = self._talkers[order.session]
+        self.network.tell(order.session, partial(process.disconnected, order.session, self.reconnect_s))
+        self.network.close(order.session)
 
-    def _stage(self, effect: StagePush) -> None:
-        attempt = self._pushes[effect.push]
-        attempt.stage = Stage.STAGING
-        process = attempt.process
-        if not process.alive:
-            self.withdraw(effect.push)
-        elif attempt.repeat:
-            self.at(self.now + process.worker.push_s, partial(self.deliver, effect.push))
-        elif process.worker.push_s == 0:
-            self.deliver(effect.push)
-        else:
-            self._travel(self._data[process], lambda: process.hear(partial(process.granted, effect.push)))
+    def _refuse_push(self, order: RefusePush) -> None:
+        self.result.rejections[order.rejection] += 1
+        self.pushes.answer(order)
 
-    def _refuse_push(self, effect: RefusePush) -> None:
-        self.result.rejections[effect.rejection] += 1
-        self._answer(effect.push)
-
-    def _add(self, effect: AddContribution) -> None:
-        attempt = self._pushes.get(effect.push)
-        if attempt is None or attempt.stage is not Stage.DELIVERED or attempt.lease != effect.lease:
-            raise SimulationError(f"{effect} was ordered: its bytes are not there")
-        self.model.add(Applied(attempt.lease, attempt.process.name, attempt.version, attempt.results, effect.weight))
-        self._answer(effect.push)
-
-    def _acknowledge(self, effect: AcknowledgePush) -> None:
-        self._answer(effect.push)
-
-    def _answer(self, push: PushId) -> None:
-        attempt = self._pushes.pop(push)
-        process = attempt.process
-        if attempt.repeat:
-            return
-        if attempt.answer_lost:
-            process.hear(partial(process.broken, push))
-        elif process.worker.push_s > 0:
-            self._travel(self._data[process], lambda: process.hear(partial(process.answered, push)))
-        elif process.session is not None:
-            self._tell(process.session, partial(process.answered, push))
-
-    def _update(self, effect: ApplyUpdate) -> None:
-        self.at(self.now + self._world.update_s, partial(self._updated, effect))
+    def _update(self, order: ApplyUpdate) -> None:
+        self.clock.after(self._update_s, partial(self._updated, order))
 
     def _updated(self, order: ApplyUpdate) -> None:
-        if self._faults.update_fails(order.version):
-            self._post(UpdateFailed(f"simulated: the optimizer raised at version {order.version}"))
+        if self.faults.update_fails(order.version):
+            self.post(UpdateFailed(f"simulated: the optimizer raised at version {order.version}"))
             return
-        self.model.update(order, self.now)
+        self.result.model.update(order, self.clock.now)
         scalars = tuple((name, 0.0) for name in order.scalars)
-        self._post(UpdateApplied(version=order.version, loss=order.loss, scalars=scalars))
+        self.post(UpdateApplied(version=order.version, loss=order.loss, scalars=scalars))
 
-    def _finish(self, effect: Finish) -> None:
-        self.result.finish = effect
+    def _finish(self, order: Finish) -> None:
+        self.result.finish = order

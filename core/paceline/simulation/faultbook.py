@@ -9,6 +9,7 @@ from typing import Protocol
 
 from paceline.coordination.events import Event, Rejection, StopRequested, TaskFailure
 from paceline.coordination.ids import SessionId, TaskId
+from paceline.simulation.clock import Clock
 from paceline.simulation.faults import (
     CorruptPush,
     CutPush,
@@ -24,28 +25,58 @@ from paceline.simulation.faults import (
     SecondProcess,
     Stop,
 )
-from paceline.simulation.worker import Process
+from paceline.simulation.network import Network
+
+
+class Victim(Protocol):
+    """A process that a fault may strike."""
+
+    session: SessionId | None
+
+    def hear(self, action: Callable[[], None]) -> None:
+        """Receive a message."""
+        ...
+
+    def kill(self) -> None:
+        """Die at once."""
+        ...
+
+    def freeze(self) -> None:
+        """Stand still."""
+        ...
+
+    def thaw(self) -> None:
+        """Go on."""
+        ...
+
+    def drain(self) -> None:
+        """Be asked to leave."""
+        ...
+
+    def disconnected(self, session: SessionId, again_after_s: float) -> None:
+        """Lose a session."""
+        ...
 
 
 class Stage(Protocol):
     """Where faults strike: what the driver offers them."""
 
-    now: float
-
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do something later."""
+    @property
+    def clock(self) -> Clock:
+        """The virtual clock."""
         ...
 
-    def process(self, name: str) -> Process | None:
+    @property
+    def network(self) -> Network:
+        """All connections."""
+        ...
+
+    def process(self, name: str) -> Victim | None:
         """Give the living process of a worker."""
         ...
 
     def launch(self, name: str) -> None:
         """Start a process of a worker."""
-        ...
-
-    def cut(self, session: SessionId, noticed_after_s: float) -> None:
-        """Break a session."""
         ...
 
     def post(self, event: Event) -> None:
@@ -56,7 +87,6 @@ class Stage(Protocol):
 class Markable(Protocol):
     """A push that a fault may spoil."""
 
-    process: Process
     cut: bool
     answer_lost: bool
     rejection: Rejection | None
@@ -121,11 +151,10 @@ class FaultBook:
         self.count("HangTask")
         return True
 
-    def mark_push(self, push: Markable) -> None:
-        """Spoil a push that has just been made, if it is its turn."""
+    def mark_push(self, name: str, push: Markable) -> None:
+        """Spoil a push that a worker has just made, if it is its turn."""
         if not self._bad_pushes:
             return
-        name = push.process.worker.name
         self._pushes[name] += 1
         match self._bad_pushes.get((name, self._pushes[name])):
             case CutPush():
@@ -153,15 +182,15 @@ class FaultBook:
             case Kill(restart_after_s=restart_after_s):
                 process.kill()
                 if restart_after_s is not None:
-                    stage.at(stage.now + restart_after_s, partial(stage.launch, fault.worker))
+                    stage.clock.after(restart_after_s, partial(stage.launch, fault.worker))
             case Freeze(to_s=to_s):
                 process.freeze()
-                stage.at(to_s, process.thaw)
+                stage.clock.at(to_s, process.thaw)
             case CutSession(resume_after_s=resume_after_s, noticed_after_s=noticed_after_s):
                 session = process.session
                 if session is None:
                     return
-                stage.cut(session, noticed_after_s)
+                stage.network.cut(session, noticed_after_s)
                 process.hear(partial(process.disconnected, session, resume_after_s))
             case Drain():
                 process.hear(process.drain)

@@ -1,4 +1,4 @@
-"""A simulated worker: its settings, and the life of one of its processes on the virtual clock.
+"""The life of one process of a simulated worker on the virtual clock.
 
 It does what the worker's shell does (leases strictly in order of arrival, one sum, verdict before the next task, pushes
 repeated until they are answered), without tensors and without a network.
@@ -9,10 +9,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
 
 from paceline.coordination.effects import RefusalCode, SendLease
 from paceline.coordination.events import (
@@ -29,88 +25,8 @@ from paceline.coordination.events import (
     VersionGone,
 )
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, TaskId, WorkerName
-from paceline.laws import Law
 from paceline.simulation.held import Activity, HeldLease
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedWorker:
-    """One worker of a simulated run; times in seconds.
-
-    Attributes:
-        task_s: a law, or the times of its tasks one after another, begun again at the end.
-        push_s, pull_s: of a contribution and of a version; 0: both travel inside session messages.
-        joins_at_s: when its process starts; `ready_s`: from its welcome until it is ready.
-        micro_steps: of a task, at whose ends a cancel takes effect; 0: at once, as in the papers' tables.
-        duplicates: it says every report and offers every push twice.
-    """
-
-    name: str
-    task_s: Law | tuple[float, ...]
-    push_s: float = 0.0
-    pull_s: float = 0.0
-    joins_at_s: float = 0.0
-    ready_s: float = 0.0
-    micro_steps: int = 0
-    duplicates: bool = False
-    device: str = "cpu"
-
-    def source(self, rng: np.random.Generator) -> Callable[[], float]:
-        """Give the function that tells the next task's seconds."""
-        if isinstance(self.task_s, Law):
-            law = self.task_s
-            return lambda: law.draw(rng)
-        times, started = self.task_s, iter(range(1 << 62))
-        return lambda: times[next(started) % len(times)]
-
-
-class Surroundings(Protocol):
-    """What a process may do to the world around it."""
-
-    now: float
-    heartbeat_s: float | None
-    reconnect_s: float
-    samples: int
-
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do something later."""
-        ...
-
-    def connect(self, process: Process) -> SessionId:
-        """Open a session."""
-        ...
-
-    def say(self, session: SessionId, event: Event) -> None:
-        """Send a message; lost if the session is closed before it arrives."""
-        ...
-
-    def offer(self, process: Process, held: HeldLease) -> PushId:
-        """Announce a push by its manifest."""
-        ...
-
-    def deliver(self, push: PushId) -> None:
-        """All bytes of a push have been sent."""
-        ...
-
-    def withdraw(self, push: PushId) -> None:
-        """Break off a push."""
-        ...
-
-    def gone(self, process: Process) -> None:
-        """The process has ended; its connections close."""
-        ...
-
-    def current(self, version: int) -> bool:
-        """The server still has this version."""
-        ...
-
-    def task_fault(self, name: str, task: TaskId) -> TaskFailure | None:
-        """What makes this attempt at the task fail, if anything."""
-        ...
-
-    def hangs(self, name: str) -> bool:
-        """The task that the worker starts now never ends."""
-        ...
+from paceline.simulation.surroundings import SimulatedWorker, Surroundings
 
 
 class Process:
@@ -155,13 +71,13 @@ class Process:
 
     def freeze(self) -> None:
         """Stand still."""
-        self._frozen_since = self._world.now
+        self._frozen_since = self._world.clock.now
 
     def thaw(self) -> None:
         """Go on: first with what was being done, then with what was heard meanwhile."""
         if self._frozen_since is None or not self.alive:
             return
-        stood_s = self._world.now - self._frozen_since
+        stood_s = self._world.clock.now - self._frozen_since
         self._frozen_since = None
         if self._doing is not None:
             self._doing.seconds += stood_s
@@ -227,7 +143,7 @@ class Process:
             device=self.worker.device,
             leases=tuple(self._leases),
         )
-        self._world.say(self.session, hello)
+        self._world.network.say(self.session, hello)
 
     def _become_ready(self) -> None:
         self._prepared = True
@@ -244,9 +160,9 @@ class Process:
             self._say(LeaseEnded, lease, wasted_s)
         for held in list(self._leases.values()):
             for event in held.unanswered(self.session):
-                self._world.say(self.session, event)
+                self._world.network.say(self.session, event)
             if held.pushed and self.worker.push_s == 0:
-                held.push = self._world.offer(self, held)
+                held.push = self._world.pushes.offer(self, held)
         if self._draining:
             self._say(DrainRequested)
 
@@ -254,9 +170,9 @@ class Process:
         if self.session is None:
             return
         event = kind(self.session, *content)
-        self._world.say(self.session, event)
+        self._world.network.say(self.session, event)
         if self.worker.duplicates and isinstance(event, TaskReported | LeaseEnded):
-            self._world.say(self.session, event)
+            self._world.network.say(self.session, event)
 
     def _beat(self) -> None:
         world, doing = self._world, self._doing
@@ -264,14 +180,14 @@ class Process:
             progress = doing is not None and (doing.task is None or self._micro_steps(doing) > self._micro_steps_told)
             if doing is not None:
                 self._micro_steps_told = self._micro_steps(doing)
-            world.say(self.session, Heard(self.incarnation, progress))
+            world.network.say(self.session, Heard(self.incarnation, progress))
         assert world.heartbeat_s is not None
         self._later(world.heartbeat_s, self._beat)
 
     def _micro_steps(self, doing: Activity) -> int:
         if doing.seconds == 0.0 or not math.isfinite(doing.seconds):
             return 0
-        return int((self._world.now - doing.began_s) * max(self.worker.micro_steps, 1) / doing.seconds)
+        return int((self._world.clock.now - doing.began_s) * max(self.worker.micro_steps, 1) / doing.seconds)
 
     # ---- leases
 
@@ -314,7 +230,7 @@ class Process:
             held.cancelled = True
             self._stop(held)
             if held.push is not None:
-                self._world.withdraw(held.push)
+                self._world.pushes.withdraw(held.push)
             self._go_on()
 
     # ---- pushes
@@ -323,9 +239,9 @@ class Process:
         """The server has a stage for the push: send the bytes."""
         held = self._holder(push)
         if held is None:
-            self._world.withdraw(push)
+            self._world.pushes.withdraw(push)
         else:
-            self._begin(held, None, self.worker.push_s, lambda _: self._world.deliver(push))
+            self._begin(held, None, self.worker.push_s, lambda _: self._world.pushes.deliver(push))
 
     def answered(self, push: PushId) -> None:
         """The contribution was taken or refused: either way the lease is over."""
@@ -347,7 +263,7 @@ class Process:
 
     def _offer_again(self, held: HeldLease) -> None:
         if held.push is None and self._leases.get(held.lease) is held:
-            held.push = self._world.offer(self, held)
+            held.push = self._world.pushes.offer(self, held)
 
     def _holder(self, push: PushId) -> HeldLease | None:
         return next((held for held in self._leases.values() if held.push == push), None)
@@ -384,7 +300,7 @@ class Process:
         if not held.kept:
             return self._end(held)
         held.pushed = True
-        held.push = self._world.offer(self, held)
+        held.push = self._world.pushes.offer(self, held)
         return False
 
     def _end(self, held: HeldLease) -> bool:
@@ -405,12 +321,12 @@ class Process:
                 return
         task = held.todo[0]
         held.begun = True
-        seconds = math.inf if self._world.hangs(self.name) else self._task_s()
+        seconds = math.inf if self._world.faults.hangs(self.name) else self._task_s()
         limit_s = held.order.task_limit_s
         if limit_s is not None and seconds > limit_s:
             self._begin(held, task, limit_s, lambda done: self._failed(done, TaskFailure.TIME_LIMIT))
             return
-        failure = self._world.task_fault(self.name, task)
+        failure = self._world.faults.task_failure(self.name, task)
         then = self._finished if failure is None else lambda done: self._failed(done, failure)
         self._begin(held, task, seconds, then)
 
@@ -441,13 +357,13 @@ class Process:
         )
         held.failures.append(failed)
         if self.session is not None:
-            self._world.say(self.session, failed)
+            self._world.network.say(self.session, failed)
         self._go_on()
 
     # ---- the one activity
 
     def _begin(self, held: HeldLease, task: TaskId | None, seconds: float, then: Callable[[Activity], None]) -> None:
-        now = self._world.now
+        now = self._world.clock.now
         self._micro_steps_told = 0
         self._doing = Activity(held=held, task=task, began_s=now, seconds=seconds, ends_s=now + seconds, then=then)
         self._set_end(self._doing, now + seconds)
@@ -455,7 +371,7 @@ class Process:
     def _set_end(self, doing: Activity, ends_s: float) -> None:
         doing.ends_s = ends_s
         if math.isfinite(ends_s):
-            self._world.at(ends_s, lambda: self._done(doing, ends_s))
+            self._world.clock.at(ends_s, lambda: self._done(doing, ends_s))
 
     def _done(self, doing: Activity, ends_s: float) -> None:
         if self._doing is doing and doing.ends_s == ends_s and self.alive and self._frozen_since is None:
@@ -473,7 +389,7 @@ class Process:
         step_s = doing.seconds / self.worker.micro_steps
         doing.then = self._given_up
         if math.isfinite(step_s):
-            doing.seconds = min(doing.seconds, math.ceil((self._world.now - doing.began_s) / step_s) * step_s)
+            doing.seconds = min(doing.seconds, math.ceil((self._world.clock.now - doing.began_s) / step_s) * step_s)
             self._set_end(doing, doing.began_s + doing.seconds)
 
     def _given_up(self, done: Activity) -> None:
@@ -485,12 +401,12 @@ class Process:
         """Drop the present activity on the spot; what went into a task is wasted."""
         doing, self._doing = self._doing, None
         if doing is not None and doing.task is not None:
-            spent_s = self._world.now - doing.began_s
+            spent_s = self._world.clock.now - doing.began_s
             self.busy_s += spent_s
             doing.held.wasted_s += spent_s
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        self._world.at(self._world.now + seconds, lambda: self.hear(action))
+        self._world.clock.after(seconds, lambda: self.hear(action))
 
 
 def held_task(activity: Activity) -> TaskId:
