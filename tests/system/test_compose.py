@@ -42,7 +42,7 @@ def why_not() -> str:
     for tool in ("podman", "iptables"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed: run ../shared/tools/container-lab setup and apt-get install iptables"
-    if not image_exists("docker.io/library/python:3.11-slim"):
+    if not image_exists("python:3.11-slim"):
         return "the stand-in images are not built: run ../shared/tools/container-lab setup"
     return ""
 
@@ -108,8 +108,6 @@ def running(tmp_path: Path) -> Iterator[Running]:
     env = os.environ | {
         # One layer per image: the lab copies all files for each.
         "BUILDAH_LAYERS": "false",
-        # The lab's pip knows where to find torch for the CPU.
-        "TORCH_INDEX": "",
         "ROUNDS": str(ROUNDS),
         "PACELINE_HOST_PORT": str(free_port()),
         "PROMETHEUS_HOST_PORT": str(port),
