@@ -39,6 +39,27 @@ class FailsToEvaluate(Tiny):
         raise RuntimeError("no test data")
 
 
+class ExitsWhenMeasured(Tiny):
+    """Ends its process, as a script without a main guard does."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        raise SystemExit("bye")
+
+
+class FailsToBeSaved(Tiny):
+    """Its model cannot give its state."""
+
+    def model(self) -> nn.Module:
+        return WithoutState(99, 10)
+
+
+class WithoutState(nn.Linear):
+    """Raises when it is asked for its state."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no state")
+
+
 class FailsToStep(Tiny):
     """Raises in its own hook at the update."""
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from paceline.coordination.effects import Outcome
-from paceline.errors import PacelineError
+from paceline.errors import PacelineError, RunFailedError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.server import serve
 from paceline.server.evaluations import goal_is_met
@@ -95,6 +95,7 @@ async def test_an_interrupted_run_saves_its_model_and_can_be_told_apart(tmp_path
     ("job", "reason", "last_frame"),
     [
         ("FailsToEvaluate", "evaluate() raised RuntimeError: no test data", "RuntimeError: no test data"),
+        ("ExitsWhenMeasured", "evaluate() raised SystemExit: bye", "SystemExit: bye"),
         ("FailsToStep", "raised RuntimeError: cannot clip", "RuntimeError: cannot clip"),
         ("Explodes", "not finite", ""),
     ],
@@ -145,6 +146,15 @@ async def test_an_error_of_our_own_ends_the_run_as_a_bug_with_the_model_saved(
     assert await asyncio.to_thread((tmp_path / "model.safetensors").is_file)
 
 
+async def test_a_model_that_cannot_be_saved_is_said_so_after_all_was_taken_down(tmp_path: Path) -> None:
+    spec = "tests/server/ending.py:FailsToBeSaved"
+    async with serving(settings(tmp_path, job=spec, rounds=1)) as run, RawWorker(run.address, job=spec) as worker:
+        await worker.join()
+        await step(worker)
+        with pytest.raises(RunFailedError, match=r"model\.safetensors'?: RuntimeError: no state"):
+            await run.end()
+
+
 async def test_a_server_that_is_cancelled_saves_the_model(tmp_path: Path) -> None:
     started = asyncio.Event()
     serving_task = asyncio.create_task(serve(settings(tmp_path), on_started=lambda address: started.set()))
@@ -186,6 +196,7 @@ def line_with(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"the server ended without saying {words!r}")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_server_with_its_model_saved(tmp_path: Path, number: signal.Signals) -> None:
     with server_process("tests/jobs.py:Tiny", tmp_path / "run") as process:
@@ -196,6 +207,7 @@ def test_a_signal_ends_a_server_with_its_model_saved(tmp_path: Path, number: sig
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
+@pytest.mark.system
 def test_a_second_signal_quits_at_once(tmp_path: Path) -> None:
     with server_process("tests/server/ending.py:HangsWhenSaved", tmp_path / "run") as process:
         line_with(process, "at 127.0.0.1:")

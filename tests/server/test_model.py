@@ -160,6 +160,9 @@ def test_updates_that_cannot_be_made_say_why() -> None:
     assert isinstance(empty, UpdateFault)
     assert "without a contribution" in empty.message
     bench.push(bench.payload(1))
+    asked = bench.model.apply(order(scalars=["distance"]))
+    assert isinstance(asked, UpdateFault)
+    assert "distance" in asked.message
     fault = bench.model.apply(order(divisor=0.0))
     assert isinstance(fault, UpdateFault)
     assert "expected both positive" in fault.message

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from functools import partial
 
+import pytest
+
 from paceline.server.workthread import WorkThread
 
 
@@ -59,7 +61,14 @@ async def test_a_call_that_raises_is_told_and_the_thread_goes_on() -> None:
     def fail(result: int) -> None:
         raise RuntimeError("on the loop")
 
+    with pytest.raises(ZeroDivisionError):
+        await thread.result_of(lambda: 1 // 0)
+
+    def leave() -> None:
+        raise SystemExit
+
+    thread.submit(leave)
     thread.submit(lambda: 1, fail)
     assert await thread.result_of(lambda: 8) == 8
-    assert [type(error) for error in errors] == [ZeroDivisionError, RuntimeError]
+    assert [type(error) for error in errors] == [ZeroDivisionError, SystemExit, RuntimeError]
     await thread.close()

@@ -16,7 +16,7 @@ from paceline.flat import FlatModel
 from paceline.job import Job
 from paceline.server.model import ServerModel
 from paceline.server.workthread import WorkThread
-from paceline.tracebacks import users_traceback
+from paceline.tracebacks import describe, users_traceback
 
 Goal = tuple[str, str, float]
 
@@ -85,16 +85,27 @@ class Evaluations:
         if self._due and self._idle.is_set():
             self._due = False
             self._idle.clear()
-            self._model_thread.submit(lambda: self._model.copy_to(self._copy), self._copied)
+            self._model_thread.submit(self._copy_model, self._copied)
 
-    def _copied(self, version: int) -> None:
-        self._thread.submit(self._evaluate, lambda result: self._done(version, result))
+    def _copy_model(self) -> int | EvaluationFault:
+        try:
+            return self._model.copy_to(self._copy)
+        except Exception as error:
+            return EvaluationFault(f"the model could not be copied for evaluate(): {describe(error)}")
+
+    def _copied(self, version: int | EvaluationFault) -> None:
+        if isinstance(version, EvaluationFault):
+            self._done(self._measured, version)
+        else:
+            self._thread.submit(self._evaluate, lambda result: self._done(version, result))
 
     def _evaluate(self) -> Mapping[str, float] | EvaluationFault:
         try:
             return evaluate(self._job, self._copy.module)
         except RunFailedError as error:
             return EvaluationFault(str(error), users_traceback(error.__cause__) if error.__cause__ else "")
+        except SystemExit as error:
+            return EvaluationFault(f"evaluate() raised {describe(error)}", users_traceback(error))
 
     def _done(self, version: int, result: Mapping[str, float] | EvaluationFault) -> None:
         self._measured = version

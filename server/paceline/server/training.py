@@ -18,6 +18,7 @@ from paceline.server.pushes import Pushes
 from paceline.server.sessions import Sessions
 from paceline.server.transfer import Source
 from paceline.server.workthread import WorkThread
+from paceline.tracebacks import describe
 
 
 class Training:
@@ -78,10 +79,14 @@ class Training:
 
         Returns:
             The model's fingerprint.
+
+        Raises:
+            RunFailedError: the weights could not be saved.
         """
-        fingerprint = await self._thread.result_of(partial(_save, self._model, path))
-        if isinstance(fingerprint, OSError):
-            raise RunFailedError(f"the model could not be saved as {str(path)!r}: {fingerprint}")
+        try:
+            fingerprint = await self._thread.result_of(partial(self._model.save, path))
+        except Exception as error:
+            raise RunFailedError(f"the model could not be saved as {str(path)!r}: {describe(error)}") from error
         if self._evaluations is not None:
             self._evaluations.stop()
             if outcome is Outcome.DONE:
@@ -121,10 +126,3 @@ class Training:
     def _evaluation_failed(self, fault: EvaluationFault) -> None:
         self.evaluation_fault = fault
         self._driver.end(Finish(Outcome.FAILED, fault.message, detail=fault.traceback_text))
-
-
-def _save(model: ServerModel, path: Path) -> str | OSError:
-    try:
-        return model.save(path)
-    except OSError as error:
-        return error

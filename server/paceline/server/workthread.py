@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -54,9 +55,17 @@ class WorkThread:
         self._held.append((work, None))
 
     async def result_of(self, work: Callable[[], T]) -> T:
-        """Queue a call and wait for its result."""
+        """Queue a call and wait for its result; what it raises is raised here."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(work, lambda result: None if future.done() else future.set_result(result))
+
+        def attempt() -> Callable[[], None]:
+            try:
+                result = work()
+            except Exception as error:
+                return partial(future.set_exception, error)
+            return partial(future.set_result, result)
+
+        self.submit(attempt, lambda settle: None if future.done() else settle())
         return await future
 
     async def close(self) -> None:
@@ -74,7 +83,7 @@ class WorkThread:
     def _call(self, work: Callable[[], Any], done: Callable[[Any], None] | None) -> None:
         try:
             result = work()
-        except Exception as error:
+        except BaseException as error:  # user code may raise SystemExit, which would end the thread in silence
             done, result = self._crashed, error
         if done is not None:
             self._hand_over(done, result)
