@@ -71,7 +71,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             device=describe_device(device),
-            pace=settings.pace if settings.pace != 1.0 else 0.0,
+            pace=settings.pace,
         )
         self._name = name
         self._desk = Desk(settings.server, identity, say)

@@ -74,7 +74,6 @@ class Desk:
         self._confirmed = False
         self._connected = False
         self._outage = 0
-        self._joined = False
         self._end: BaseException | str | None = None
         self._micro_steps = 0
 
