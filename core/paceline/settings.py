@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)")
+GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
 PolicyName = Literal["ata-empirical", "ata", "greedy", "uniform", "fixed"]
 Count = Annotated[int, Field(ge=1)]

@@ -25,6 +25,7 @@ BAD = [
     ("run job.py:Job --policy unifrom", 2, ("--policy is 'unifrom'", "did you mean uniform?")),
     ("run job.py:Job --sums precise", 2, ("--sums is 'precise'", "fast, exact")),
     ("run job.py:Job --until better", 2, ("--until is 'better'", "METRIC>=NUMBER")),
+    ("run job.py:Job --until accuracy>=1.2.3", 2, ("--until is 'accuracy>=1.2.3'", "METRIC>=NUMBER")),
     ("run job.py:Job --constants 0", 2, ("--constants is '0'", "paper, as-run or a number above 0")),
     ("run job.py:Job --alpha 0", 2, ("--alpha is '0'", "above 0")),
     ("run job.py:Job --device gpu", 2, ("--device is 'gpu'", "cuda:<number>")),

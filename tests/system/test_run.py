@@ -105,7 +105,7 @@ def test_a_run_ends_with_model_summary_and_no_process_left(tmp_path: Path) -> No
     assert (summary["rounds"], summary["seed"], summary["sums"], summary["policy"]) == (6, 3, "exact", "ata-empirical")
     assert summary["tasks"]["used"] == 30
     assert sorted(worker["name"] for worker in summary["workers"]) == ["w1", "w2", "w3"]
-    assert {worker["name"]: worker["pace"] for worker in summary["workers"]}["w2"] == 2.0
+    assert {worker["name"]: worker["pace"] for worker in summary["workers"]} == {"w1": 1.0, "w2": 2.0, "w3": 2.0}
     assert Path(summary["model"]) == tmp_path / "run" / "model.safetensors"
     assert Path(summary["model"]).is_file()
     assert len(summary["loss"]) == 6
