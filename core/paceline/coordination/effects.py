@@ -217,7 +217,12 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """A committed round, one row of the ledger."""
+    """A committed round, one row of the ledger.
+
+    Attributes:
+        next_task, returned: the task stream's position: the first id never handed out, and those handed out and not
+            applied so far, in workers' hands or not.
+    """
 
     round: int
     version: int

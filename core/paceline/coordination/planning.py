@@ -69,8 +69,17 @@ def _record(state: State, current: Round, loss: float) -> RoundRecord:
         tasks_used=current.tasks,
         workers=tuple(account.record(name, state.now) for name, account in state.accounts.items()),
         next_task=state.queue.next_task,
-        returned=(*state.queue.returned, *sorted(state.retries)),
+        returned=_unused(state),
     )
+
+
+def _unused(state: State) -> tuple[TaskId, ...]:
+    """Give the ids handed out and not applied: with the next task they are where a resumed run goes on.
+
+    Those still in workers' hands (of rounds that let work go on) are among them: their leases die with this server.
+    """
+    in_hand = (task for lease in state.leases.values() for task in lease.running.keys() | lease.kept.keys())
+    return tuple(sorted({*state.queue.returned, *state.retries, *in_hand}))
 
 
 def _plan(state: State) -> None:
