@@ -72,7 +72,8 @@ class RunSettings(SharedSettings):
     job: str
     data: Path | None = None
     policy: PolicyName = "ata-empirical"
-    tasks: Count = 16
+    # A round's tasks are a list in memory.
+    tasks: int = Field(default=16, ge=1, le=1_000_000)
     rounds: Count | None = None
     epochs: Count | None = None
     until: str | None = None

@@ -19,6 +19,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 BAD = [
     ("run job.py:Job --tasks 0", 2, ("--tasks is '0'", "whole number, at least 1")),
+    ("run job.py:Job --tasks 2199023255552", 2, ("--tasks is '2199023255552'", "at most 1e+06")),
     ("run job.py:Job --tasks many", 2, ("--tasks is 'many'", "whole number")),
     ("run job.py:Job --rounds -1", 2, ("--rounds is '-1'", "at least 1")),
     ("run job.py:Job --seed -1", 2, ("--seed is '-1'", "at least 0")),

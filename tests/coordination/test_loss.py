@@ -245,6 +245,16 @@ def test_name_in_use_newcomer_supersedes_when_holder_is_silent() -> None:
     assert one(b.offer(), RefusePush).rejection is Rejection.STALE
 
 
+def test_holder_that_resumes_while_its_name_is_claimed_keeps_it() -> None:
+    scene, _a, b = two_workers(probe_s=2.0)
+    newcomer = scene.newcomer("b", "b2")
+    effects = b.hello([b.lease.lease])
+    refused = one(effects, Refuse)
+    assert (refused.session, refused.code) == (newcomer.session, RefusalCode.NAME_IN_USE)
+    assert one(effects, Welcome).resumed
+    assert not of(scene.wait(3.0), WorkerChanged)
+
+
 def test_name_whose_session_is_broken_is_superseded_at_once() -> None:
     scene, _a, b = two_workers()
     b.cut()

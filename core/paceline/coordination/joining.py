@@ -185,6 +185,11 @@ def _welcome(state: State, event: Hello) -> None:
 
 
 def _resume(state: State, member: Member, event: Hello) -> None:
+    if member.claim is not None:
+        # The probe went to the old session; that its holder is back answers it.
+        newcomer = member.claim.hello
+        _drop_claim(state, member)
+        _refuse_name(state, newcomer, member)
     if member.session is not None:
         del state.sessions[member.session]
         state.out.append(CloseSession(member.session, "resumed by a new session"))

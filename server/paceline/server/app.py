@@ -103,8 +103,7 @@ class Server:
         self._run_dir = RunDir.create(settings.run_dir, settings.job)
         try:
             self._assemble(settings, prepared)
-            host = "127.0.0.1" if self._bind.is_loopback else "0.0.0.0"
-            self._books.start(prepared.fingerprint.to_json(), host)
+            self._books.start(prepared.fingerprint.to_json(), self._bind.host.strip("[]"))
         except BaseException:
             await self._endpoint.close()
             self._run_dir.discard()
