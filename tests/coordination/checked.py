@@ -10,18 +10,16 @@ from paceline.coordination.events import Event
 
 
 class Checked:
-    """A machine that validates itself after every event.
+    """A machine that validates itself after every event, and can tell at any time how it stands.
 
     Args:
         keep: remember all events and effects, for a replay.
     """
 
-    def __init__(self, machine: Machine, *, keep: bool = False, every: int = 1) -> None:
+    def __init__(self, machine: Machine, *, keep: bool = False) -> None:
         self.machine = machine
         self.tape: list[tuple[Event, float, list[Effect]]] = []
         self._keep = keep
-        self._every = every
-        self._steps = 0
 
     @property
     def deadline(self) -> float | None:
@@ -31,12 +29,11 @@ class Checked:
         effects = self.machine.step(event, now)
         if self._keep:
             self.tape.append((event, now, effects))
-        self._steps += 1
-        if self._steps % self._every == 0:
-            try:
-                self.machine.validate()
-            except MachineError as error:
-                raise AssertionError(f"after {event} at {now}, which gave {effects}: {error}") from error
+        try:
+            self.machine.validate()
+            assert self.machine.snapshot(now).situation
+        except (AssertionError, MachineError) as error:
+            raise AssertionError(f"after {event} at {now}, which gave {effects}: {error}") from error
         return effects
 
 

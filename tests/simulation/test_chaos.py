@@ -14,7 +14,7 @@ from paceline.coordination.ids import LeaseId, TaskId
 from tests.coordination.checked import replayed
 from tests.simulation.chaos import ALL_TASKS, HAND_MADE, SHIPPED, check, random_case
 
-SEEDS = range(40)
+SEEDS = range(25)
 
 
 @pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
@@ -31,7 +31,7 @@ def test_run_survives_whatever_happens(policy: str) -> None:
     # Each kind of fault really happened, most of them often.
     kinds = {"Kill", "Freeze", "CutSession", "CutPush", "LoseAnswer", "CorruptPush", "Drain", "SecondProcess"}
     assert kinds <= set(struck), struck
-    assert struck.total() > 150, struck
+    assert struck.total() > 100, struck
 
 
 @pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
