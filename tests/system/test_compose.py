@@ -27,7 +27,7 @@ import pytest
 TOP = Path(__file__).parents[2]
 LAB = TOP.parent / "shared" / "tools" / "container-lab"
 PROJECT = "paceline-test"
-ROUNDS = 400  # the run must last for a few scrapes and a health check
+ROUNDS = 200  # the run must last for a few scrapes and a health check
 WORKERS = 4
 
 pytestmark = [pytest.mark.compose, pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -129,11 +129,12 @@ class Ledger:
         connection = self._connection
         assert connection is not None  # start() makes it before the thread
         try:
-            while not self._closing:
+            closing = False
+            while not closing:
                 self._wake.wait(COMMIT_EVERY_S)
                 self._wake.clear()
+                closing = self._closing  # read before the queue: what was put before close() is written
                 self._commit(connection)
-            self._commit(connection)
             _fold(connection)
         except Exception as error:  # whatever it is must not vanish with the thread
             self._error = error
