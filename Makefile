@@ -1,4 +1,4 @@
-# One entry for everything. Needs Python 3.11 or newer, make and a C compiler; all else goes into .venv.
+# One entry for everything. Needs Python 3.11 or newer and make; all else goes into .venv.
 
 PYTHON ?= python3
 VENV := .venv

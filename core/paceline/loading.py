@@ -46,6 +46,8 @@ def load_job(spec: str, data: Path | str | None = None) -> Job:
         job = job_class()
     if data is not None:
         job.data = Path(data)
+        if not job.data.exists():
+            raise UsageError(f"data is {str(data)!r}: expected a folder (or file) of this machine")
     return job
 
 

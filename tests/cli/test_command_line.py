@@ -62,6 +62,8 @@ BAD = [
     ("run job.py:Job again", 2, ("again",)),
     ("rum job.py:Job", 2, ("'rum'",)),
     ("status", 2, ("HOST:PORT",)),
+    ("status nowhere", 2, ("server is 'nowhere'", "HOST:PORT")),
+    ("status 127.0.0.1:99999", 2, ("server is '127.0.0.1:99999'", "1 to 65535")),
 ]
 
 

@@ -68,8 +68,14 @@ def test_a_job_is_loaded_from_a_module(job_file: Path, monkeypatch: pytest.Monke
     assert type(load_job("my_job:Good")).__name__ == "Good"
 
 
-def test_the_data_folder_reaches_the_job(job_file: Path) -> None:
-    assert load_job(f"{job_file}:Good", data="some/where").data == Path("some/where")
+def test_the_data_folder_reaches_the_job(job_file: Path, tmp_path: Path) -> None:
+    assert load_job(f"{job_file}:Good").data is None
+    assert load_job(f"{job_file}:Good", data=str(tmp_path)).data == tmp_path
+
+
+def test_a_data_folder_that_is_not_there_is_named(job_file: Path) -> None:
+    with pytest.raises(UsageError, match=r"data is 'some/where': expected a folder"):
+        load_job(f"{job_file}:Good", data="some/where")
 
 
 def test_a_job_file_may_be_named_like_a_library(job_file: Path) -> None:

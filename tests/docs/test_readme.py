@@ -162,7 +162,7 @@ def test_the_table_of_exit_codes_names_them_all() -> None:
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PacelineError)
     ]
-    assert named == {0, 130} | {kind.exit_code for kind in kinds}
+    assert named == {0, 130, 143} | {kind.exit_code for kind in kinds}
 
 
 def test_the_demo_output_is_that_of_the_present_demo() -> None:

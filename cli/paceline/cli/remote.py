@@ -7,7 +7,8 @@ import sys
 
 from paceline.cli.commands import ServerCommand, WorkerCommand
 from paceline.cli.json_file import check_writable, write_json
-from paceline.errors import RunFailedError
+from paceline.errors import RunFailedError, UsageError
+from paceline.settings import ADDRESS
 
 EXIT_CODES = {"done": 0, "failed": RunFailedError.exit_code, "interrupted": 130}
 
@@ -37,8 +38,12 @@ def show_status(address: str, as_json: bool, timeout_s: float) -> int:
     """Ask a server once and print what it says.
 
     Raises:
+        UsageError: the address is none.
         UnavailableError: nobody answers there.
     """
+    match = ADDRESS.fullmatch(address)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise UsageError(f"server is {address!r}: expected HOST:PORT, with a port of 1 to 65535")
     from paceline.server.status import fetch_status, render_status, status_to_dict
 
     status = fetch_status(address, timeout_s)

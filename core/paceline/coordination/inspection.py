@@ -112,7 +112,7 @@ def snapshot(state: State, now: float) -> Snapshot:
         round=state.round.number if state.round is not None else state.version,
         version=state.version,
         reason=state.reason,
-        workers=tuple(workers),
+        workers=tuple(sorted(workers, key=lambda worker: (len(worker.name), worker.name))),
     )
 
 

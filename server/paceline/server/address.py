@@ -60,8 +60,10 @@ def check_free(address: Address) -> None:
     """
     try:
         found = socket.getaddrinfo(address.host.strip("[]"), address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UsageError(f"bind host {address.host!r} is unknown: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"bind host {address.host!r} is unknown: expected a name or address of this machine"
+        ) from error
     family, kind, protocol, _, where = found[0]
     with socket.socket(family, kind, protocol) as probe:
         # As gRPC does: else connections of an earlier server that linger would look like another server.

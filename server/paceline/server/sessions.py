@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
+import structlog
 
 from paceline.coordination import effects, events
 from paceline.coordination.events import Event
@@ -214,7 +215,9 @@ class Sessions:
         if message.job_fingerprint_json:
             found = differences(self._greeting.fingerprint, JobFingerprint.from_json(message.job_fingerprint_json))
             if found:
-                session.send(convert.refusal(pb.REFUSAL_CODE_JOB_DIFFERS, "; ".join(found)))
+                reason = "; ".join(found)
+                structlog.get_logger().warning("worker refused", worker=session.name, reason=reason)
+                session.send(convert.refusal(pb.REFUSAL_CODE_JOB_DIFFERS, reason))
                 session.close()
                 return
             self._agreed.add(session.incarnation)

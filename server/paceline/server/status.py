@@ -106,7 +106,7 @@ def _why(error: grpc.RpcError, timeout_s: float) -> str:
         return f"no answer within {timeout_s:g} s"
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return "something answers there, but it is no paceline server"
-    return str(error.details()).splitlines()[0]
+    return next(iter(str(error.details()).splitlines()), error.code().name)
 
 
 def status_to_dict(response: pb.StatusResponse) -> dict[str, Any]:
