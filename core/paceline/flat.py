@@ -72,6 +72,8 @@ class FlatModel:
         image: the bytes; the first ``layout.version_nbytes`` are what a version is, the rest are constants.
         regions: one flat tensor per region of the layout.
         buffers: the bytes of all buffers that change with a version.
+        version_view: the bytes of a version on the host (see ByteImage for devices), writable.
+        constants_view: the bytes that travel once, on the host, writable; may be empty.
 
     Raises:
         UsageError: if a tensor's dtype cannot travel.
@@ -92,17 +94,9 @@ class FlatModel:
                 tensor.data = view
         trainable_nbytes = sum(region.nbytes for region in self.layout.regions if region.role is Role.TRAINABLE)
         self.buffers = self.image.data[trainable_nbytes : self.layout.version_nbytes]
+        self.version_view = self.image.host_view[: self.layout.version_nbytes]
+        self.constants_view = self.image.host_view[self.layout.version_nbytes :]
         self._parameters = dict(module.named_parameters())
-
-    @property
-    def version_view(self) -> memoryview:
-        """The bytes of a version on the host (see ByteImage for devices), writable."""
-        return self.image.host_view[: self.layout.version_nbytes]
-
-    @property
-    def constants_view(self) -> memoryview:
-        """The bytes that travel once, on the host, writable; may be empty."""
-        return self.image.host_view[self.layout.version_nbytes :]
 
     def trainable(self) -> Iterator[tuple[int, Region, list[torch.nn.Parameter]]]:
         """Give each region with gradients: its index, itself, and its parameters in the order of its slots."""

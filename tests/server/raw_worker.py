@@ -113,15 +113,22 @@ class RawWorker:
 
     async def hear(self, kind: str) -> Any:
         """Give the next message of a kind; others that come before it stay to be heard."""
-        for place, message in enumerate(self._unheard):
-            if message.WhichOneof("message") == kind:
-                return getattr(self._unheard.pop(place), kind)
         async with asyncio.timeout(LIMIT_S):
-            while (message := await self._stream.read()) is not grpc.aio.EOF:
-                if message.WhichOneof("message") == kind:
-                    return getattr(message, kind)
+            while True:
+                for place, message in enumerate(self._unheard):
+                    if message.WhichOneof("message") == kind:
+                        return getattr(self._unheard.pop(place), kind)
+                message = await self._stream.read()
+                assert message is not grpc.aio.EOF, f"the stream ended before a {kind} came"
+                # Answers to accepted pushes may travel with another message; here each is one of its own.
+                self._unheard += [pb.ServerMessage(push_result=result) for result in message.accepted]
                 self._unheard.append(message)
-        raise AssertionError(f"the stream ended before a {kind} came")
+
+    async def receive(self) -> pb.ServerMessage:
+        """Give the next message as it came."""
+        async with asyncio.timeout(LIMIT_S):
+            message: pb.ServerMessage = await self._stream.read()
+            return message
 
     async def hear_the_end(self) -> None:
         """Wait until the server ends the stream."""

@@ -226,6 +226,20 @@ async def test_the_last_report_may_carry_the_contribution(tmp_path: Path) -> Non
     assert result.summary["loss"] == [1.0]
 
 
+async def test_the_answer_to_an_accepted_push_travels_with_the_next_lease(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path, rounds=2)) as run, RawWorker(run.address) as worker:
+        await worker.join()
+        first = await worker.hear("lease")
+        await worker.say(contribution=worker.contribution(first))
+        message = await worker.receive()
+        assert message.WhichOneof("message") == "lease"
+        assert [(result.lease, result.verdict) for result in message.accepted] == [
+            (first.lease, pb.PUSH_VERDICT_ACCEPTED)
+        ]
+        await worker.push(worker.contribution(message.lease))
+        await run.end()
+
+
 @pytest.mark.parametrize(
     "report",
     [

@@ -171,7 +171,7 @@ class VersionGone(_message.Message):
     def __init__(self, lease: _Optional[int] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("welcome", "refused", "lease", "grant", "verdict", "collect", "cancel", "are_you_there", "push_result", "goodbye")
+    __slots__ = ("welcome", "refused", "lease", "grant", "verdict", "collect", "cancel", "are_you_there", "push_result", "goodbye", "accepted")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,7 @@ class ServerMessage(_message.Message):
     ARE_YOU_THERE_FIELD_NUMBER: _ClassVar[int]
     PUSH_RESULT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refused: Refused
     lease: Lease
@@ -192,7 +193,8 @@ class ServerMessage(_message.Message):
     are_you_there: AreYouThere
     push_result: PushResult
     goodbye: Goodbye
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., collect: _Optional[_Union[Collect, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., are_you_there: _Optional[_Union[AreYouThere, _Mapping]] = ..., push_result: _Optional[_Union[PushResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    accepted: _containers.RepeatedCompositeFieldContainer[PushResult]
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., collect: _Optional[_Union[Collect, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., are_you_there: _Optional[_Union[AreYouThere, _Mapping]] = ..., push_result: _Optional[_Union[PushResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., accepted: _Optional[_Iterable[_Union[PushResult, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "package_version", "resumed", "job", "settings_json", "job_fingerprint_json", "version_bytes", "constants_bytes", "constants", "constants_crc32c")

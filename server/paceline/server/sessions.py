@@ -32,6 +32,8 @@ from paceline.server.traffic import Traffic
 from paceline.version import __version__
 
 HELLO_LIMIT_S = 15.0
+# The answer to an accepted push waits so long for another message to travel with: the next lease, mostly.
+ACCEPTED_WITHIN_S = 0.02
 # A peer that does not take its last message within this time is cut off.
 CLOSE_LIMIT_S = 2.0
 
@@ -55,15 +57,35 @@ class Session:
         self.closing = False
         self._out: deque[pb.ServerMessage] = deque()
         self._wake = asyncio.Event()
+        self._accepted: list[pb.PushResult] = []
+        self._hurry: asyncio.TimerHandle | None = None
 
     def send(self, message: pb.ServerMessage) -> None:
-        """Put a message in the row."""
+        """Put a message in the row; answers that wait travel with it."""
         if not self.closing:
+            if self._accepted:
+                message.accepted.extend(self._accepted)
+                self._accepted.clear()
             self._out.append(message)
             self._wake.set()
 
+    def answer(self, result: pb.PushResult) -> None:
+        """Answer a push. To be accepted is no news that a worker waits for: it need not cost a message."""
+        if result.verdict != pb.PUSH_VERDICT_ACCEPTED:
+            self.send(pb.ServerMessage(push_result=result))
+            return
+        self._accepted.append(result)
+        if self._hurry is None:
+            self._hurry = asyncio.get_running_loop().call_later(ACCEPTED_WITHIN_S, self._send_accepted)
+
+    def _send_accepted(self) -> None:
+        self._hurry = None
+        if self._accepted:
+            self.send(pb.ServerMessage())
+
     def close(self) -> None:
         """End the stream when the row is empty."""
+        self._send_accepted()
         self.closing = True
         self._wake.set()
 
@@ -231,7 +253,7 @@ class Sessions:
             self._read_contribution(session, message.contribution)
 
     def _read_contribution(self, session: Session, message: pb.Contribution) -> None:
-        self._pushes.offer_payload(message, lambda result: session.send(pb.ServerMessage(push_result=result)))
+        self._pushes.offer_payload(message, session.answer)
 
     def _read_heartbeat(self, session: Session, message: pb.Heartbeat) -> None:
         progress = message.micro_steps > session.micro_steps

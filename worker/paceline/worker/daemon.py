@@ -175,7 +175,7 @@ class Worker:
             self._desk.pull(pull, lambda: self._desk.current(terms))
             if pull.state is not PullState.DONE:
                 return False
-        built.flat.image.from_host(built.flat.layout.version_nbytes)
+        built.flat.image.from_host(len(built.flat.version_view))
         return True
 
     # ---- tasks ------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class Worker:
         flat = self._here().flat
         self._version = None
         image = self._desk.image(lease.version)
-        if image is not None and len(image) == flat.layout.version_nbytes:
+        if image is not None and len(image) == len(flat.version_view):
             flat.version_view[:] = image
         else:
             pull = Pull(flat.version_view, lease.version)
@@ -222,7 +222,7 @@ class Worker:
                 if pull.state is PullState.GONE:
                     self._desk.end_lease(lease, version_gone=True)
                 return False
-        flat.image.from_host(0, flat.layout.version_nbytes)
+        flat.image.from_host(0, len(flat.version_view))
         self._here().runner.adopt_version()
         self._version = lease.version
         return True

@@ -262,8 +262,10 @@ class Desk:
     def received(self, message: pb.ServerMessage) -> pb.WorkerMessage | None:
         """See SessionHandler."""
         with self._changed:
+            for result in message.accepted:
+                self.push_answered(result)
             answer = self._take(message)
-            if not message.HasField("push_result"):
+            if message.WhichOneof("message") not in (None, "push_result"):
                 self._changed.notify_all()
         return answer
 
