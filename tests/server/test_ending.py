@@ -91,6 +91,24 @@ async def test_an_interrupted_run_saves_its_model_and_can_be_told_apart(tmp_path
     assert weights(result.summary["model"]) == 1.0
 
 
+async def test_an_evaluation_in_progress_does_not_hold_up_an_interrupt(tmp_path: Path) -> None:
+    many = settings(tmp_path, job=COUNTING, rounds=9, eval_every=1)
+    async with serving(many) as run, RawWorker(run.address, job=COUNTING) as worker:
+        await worker.join()
+        may_evaluate: threading.Event = run.server._prepared.job.may_evaluate  # type: ignore[attr-defined]
+        may_evaluate.clear()
+        try:
+            await step(worker)
+            await reaches(run, version=1)
+            run.server.interrupt("enough")
+            # The evaluation goes on for 20 s.
+            async with asyncio.timeout(LIMIT_S / 2):
+                result = await run.end()
+        finally:
+            may_evaluate.set()
+    assert result.outcome is Outcome.INTERRUPTED
+
+
 @pytest.mark.parametrize(
     ("job", "reason", "last_frame"),
     [

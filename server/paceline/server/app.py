@@ -50,6 +50,8 @@ from paceline.version import __version__
 
 # Workers get this long to take their goodbye.
 LEAVE_LIMIT_S = 3.0
+# An evaluation that nobody waits for any more gets this long to end.
+EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
 _SAMPLES_NAMED = 12
 
@@ -268,9 +270,11 @@ class Server:
         self._housekeeper.cancel()
         self._driver.close()
         await self._endpoint.close()
-        for thread in self._threads:
-            await thread.close()
+        model, evaluator = self._threads
+        await model.close()
         self._books.close()
+        # An evaluation whose result is wanted has ended; one that goes on must not hold up a Ctrl-C.
+        await evaluator.close(EVALUATION_LIMIT_S)
 
 
 def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:

@@ -68,12 +68,12 @@ class WorkThread:
         self.submit(attempt, lambda settle: None if future.done() else settle())
         return await future
 
-    async def close(self) -> None:
-        """Work off what is queued and end."""
+    async def close(self, patience_s: float | None = None) -> None:
+        """Work off what is queued and end; do not wait longer than this for it."""
         if self._thread.is_alive():
             self.submit(lambda: None)
             self._calls.put(None)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, patience_s)
 
     def _run(self) -> None:
         while (batch := self._calls.get()) is not None:
