@@ -13,6 +13,9 @@ from paceline.server.app import RunResult, Server
 from paceline.server.preparation import prepare
 from paceline.settings import RunSettings
 
+# timeout(1), terminals and parents that pass signals on send one twice, within moments.
+SAME_SIGNAL_S = 0.5
+
 
 def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
     """Serve one run to its end; to be called in the main thread.
@@ -44,15 +47,18 @@ def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | Non
 
 
 def _take_signals(server: Server) -> None:
-    came = False
+    first_s: float | None = None
 
     def take(number: signal.Signals) -> None:
-        nonlocal came
-        if came:
+        nonlocal first_s
+        now_s = asyncio.get_running_loop().time()
+        if first_s is not None and now_s - first_s < SAME_SIGNAL_S:
+            return
+        if first_s is not None:
             sys.stderr.write(f"{number.name} again: quitting without saving\n")
             sys.stderr.flush()
             os._exit(128 + number)
-        came = True
+        first_s = now_s
         server.interrupt(f"interrupted by {number.name}")
 
     for number in (signal.SIGINT, signal.SIGTERM):
