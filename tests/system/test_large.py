@@ -10,7 +10,7 @@ from tests.system.cluster import cluster
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
-ROUNDS = 8
+ROUNDS = 16
 MODEL_BYTES = 4 * (99 * 5000 + 5000 * 9900 + 9900 * 10 + 10)
 
 
@@ -26,10 +26,12 @@ def test_a_200_mb_model_trains_in_bounded_server_memory(tmp_path: Path) -> None:
         run.worker("a")
         run.worker("b")
         peaks = []
-        for number in (3, ROUNDS):
+        # The last is not the run's last, which might end before it is looked at.
+        for number in (5, ROUNDS - 3):
             run.at_round(number)
             peaks.append(peak_bytes(run.server.pid))
         run.end()
         assert MODEL_BYTES > 190e6
-        assert peaks[1] <= peaks[0] + 0.1 * MODEL_BYTES, f"grew from {peaks[0] / 1e6:.0f} to {peaks[1] / 1e6:.0f} MB"
+        # Which stages and copies meet in time differs a little; a leak of 1/30 of a model per round would show.
+        assert peaks[1] <= peaks[0] + 0.25 * MODEL_BYTES, f"grew from {peaks[0] / 1e6:.0f} to {peaks[1] / 1e6:.0f} MB"
         assert (run.run_dir / "model.safetensors").stat().st_size >= MODEL_BYTES
