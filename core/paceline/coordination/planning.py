@@ -254,9 +254,7 @@ def _grant_again(state: State, member: Member, tasks: list[TaskId], current: Rou
 
 def _other_hands(state: State, able: list[Member], task: TaskId) -> Member | None:
     """Find the least loaded worker that has not failed a task; if there is nobody else at all, one that has."""
-    failed = {attempt.worker for attempt in state.attempts.get(task, ())}
-    everybody = {m.name for m in state.members.values() if m.standing is Standing.ACTIVE}
-    candidates = [m for m in able if m.name not in failed] if everybody - failed else able
+    candidates = [m for m in able if _may_try(state, m.name, task)]
     return min(candidates, key=lambda m: _load_s(state, m), default=None)
 
 
