@@ -125,9 +125,6 @@ def lose(state: State, member: Member, reason: str) -> None:
         next(lease for lease in member.leases.values() if lease.running).wasted_s += seconds
     for lease in list(member.leases.values()):
         state.end_lease(lease, LeaseVerdict.LOST)
-    state.lost[member.incarnation] = None
-    if len(state.lost) > 4096:
-        del state.lost[next(iter(state.lost))]
     if member.session is not None:
         state.out.append(CloseSession(member.session, f"lost: {reason}"))
     _depart(state, member, "lost", reason)

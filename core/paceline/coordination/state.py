@@ -72,8 +72,7 @@ class State:
     Attributes:
         members: live incarnations by name; `sessions` and `incarnations` the same otherwise; `claims` newcomers'.
         departed: names without a live incarnation, for status.
-        lost: incarnations taken for lost that may come back with leases; the last 4,096.
-        statistics: by (name, device); the order of first joining is the order of views.
+        statistics: by (name, device).
         leases: all live leases.
         attempts: failed attempts by task, until the task is applied.
         retries: failed tasks that wait for a worker that has not failed them.
@@ -97,7 +96,6 @@ class State:
     claims: dict[SessionId, Member] = field(default_factory=dict)
     incarnations: dict[Incarnation, Member] = field(default_factory=dict)
     departed: dict[WorkerName, Departed] = field(default_factory=dict)
-    lost: dict[Incarnation, None] = field(default_factory=dict)
     statistics: dict[tuple[WorkerName, str], Statistics] = field(default_factory=dict)
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     pushes: dict[PushId, Push] = field(default_factory=dict)
