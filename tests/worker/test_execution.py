@@ -60,7 +60,7 @@ def test_task_seconds_hold_compute_pace_and_delay(monkeypatch: pytest.MonkeyPatc
     bench = Bench(monkeypatch, Tiny(), slowness)
     outcome = bench.executor.run(3, 0.0, always)
     assert isinstance(outcome, FinishedTask)
-    assert bench.slept == [3.0 * 1.0 + 0.5]
+    assert bench.slept == [0.5, 3.0 * 1.0]
     assert outcome.result.seconds == 4.5
     assert outcome.result.task == 3
     assert outcome.result.samples == 8
@@ -142,8 +142,22 @@ def test_job_that_calls_exit_fails_its_task_and_not_the_worker(monkeypatch: pyte
 def test_delays_are_the_workers_own_and_the_same_for_the_same_seed() -> None:
     def draws(seed: int | None, name: str) -> list[float]:
         slowness = Slowness(1.0, parse_law("exp:1"), delay_rng(seed, name))
-        return [slowness.extra_s(1.0) for _ in range(5)]
+        return [slowness.delay_s() for _ in range(5)]
 
     assert draws(7, "w1") == draws(7, "w1")
     every = [draws(7, "w1"), draws(7, "w2"), draws(8, "w1"), draws(None, "w1"), draws(None, "w1")]
     assert all(one != other for one, other in itertools.combinations(every, 2))
+
+
+def test_cancel_in_the_delay_costs_no_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, Tiny(), Slowness(1.0, parse_law("const:9"), np.random.default_rng(1)))
+    bench.wake_after_s = 2.0
+    assert bench.executor.run(3, 0.0, lambda: not bench.slept) == GivenUpTask(2.0)
+    assert bench.micro_steps == 0
+
+
+def test_limit_ends_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, Tiny(), Slowness(1.0, parse_law("const:9"), np.random.default_rng(1)))
+    outcome = bench.executor.run(3, 5.0, always)
+    assert isinstance(outcome, FailedTask)
+    assert (outcome.failure, outcome.seconds, bench.slept) == (TaskFailure.TIME_LIMIT, 5.0, [5.0])

@@ -35,10 +35,13 @@ class Slowness:
     delay: Law | None = None
     rng: np.random.Generator | None = None
 
-    def extra_s(self, own_s: float) -> float:
-        """Give the seconds to sleep after a task that took own_s."""
-        drawn_s = self.delay.draw(self.rng) if self.delay is not None and self.rng is not None else 0.0
-        return (self.pace - 1.0) * own_s + drawn_s
+    def delay_s(self) -> float:
+        """Draw the seconds to sleep before a task."""
+        return self.delay.draw(self.rng) if self.delay is not None and self.rng is not None else 0.0
+
+    def pause_s(self, own_s: float) -> float:
+        """Give the seconds to sleep after a task that took own_s to compute."""
+        return (self.pace - 1.0) * own_s
 
 
 def delay_rng(delay_seed: int | None, name: str) -> np.random.Generator:
@@ -115,6 +118,19 @@ class Executor:
             self._worked()
             return not wanted() or monotonic() - begun > limit_s
 
+        def out_of_time() -> FailedTask:
+            message = f"task {task}: took longer than its limit of {limit_s:g} s"
+            return FailedTask(task, TaskFailure.TIME_LIMIT, monotonic() - begun, message)
+
+        # The delay comes first: the report of the task before goes out meanwhile, and not in this one's computing.
+        delay_s = self._slowness.delay_s()
+        if delay_s > 0.0:
+            self._sleep(min(delay_s, limit_s), wanted)
+            if not wanted():
+                return GivenUpTask(monotonic() - begun)
+            if delay_s > limit_s:
+                return out_of_time()
+        computing = monotonic()
         try:
             batch = loaded.batch if loaded else self._runner.load(task)
             gradient = self._runner.compute(batch, should_stop)
@@ -122,16 +138,15 @@ class Executor:
         except (TaskError, SystemExit) as error:
             return _failed(task, error, monotonic() - begun)
         self._worked()
-        own_s = monotonic() - begun
-        extra_s = self._slowness.extra_s(own_s)
-        if gradient is not None and extra_s > 0.0:
-            self._sleep(min(extra_s, limit_s - own_s), wanted)
+        own_s = monotonic() - computing + (loaded.seconds if loaded else 0.0)
+        pause_s = self._slowness.pause_s(own_s)
+        if gradient is not None and pause_s > 0.0:
+            self._sleep(min(pause_s, limit_s - (monotonic() - begun)), wanted)
         seconds = monotonic() - begun
         if not wanted():
             return GivenUpTask(seconds)
-        if gradient is None or max(seconds, own_s + extra_s) > limit_s:
-            message = f"task {task}: took longer than its limit of {limit_s:g} s"
-            return FailedTask(task, TaskFailure.TIME_LIMIT, seconds, message)
+        if gradient is None or max(seconds, delay_s + own_s + pause_s) > limit_s:
+            return out_of_time()
         result = TaskResult(task=TaskId(task), seconds=seconds, loss_sum=gradient.loss_sum, samples=gradient.samples)
         return FinishedTask(result, gradient)
 
