@@ -51,6 +51,8 @@ def round_record(number: int, names: Sequence[str] = ("w1", "w2"), loss: float =
         workers=tuple(worker_record(name) for name in names),
         next_task=per_round * number + 3,
         returned=(TaskId(7), TaskId(3), TaskId(4)),
+        divisor=number / 3,
+        state_crc32c=2**32 - number,
     )
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -177,6 +179,17 @@ def test_a_reader_refuses_what_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(b"noise" * 1000)
     with pytest.raises(UsageError, match="cannot be read"):
         LedgerReader(tmp_path / "noise")
+
+
+def test_a_reader_refuses_the_schema_of_another_paceline(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, "{}")
+    ledger.start()
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    with pytest.raises(UsageError, match=r"has schema 1, of paceline \d.*reads 2"):
+        LedgerReader(path)
 
 
 def test_a_round_costs_the_loop_little(tmp_path: Path) -> None:

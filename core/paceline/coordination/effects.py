@@ -222,6 +222,8 @@ class RoundRecord:
     Attributes:
         next_task, returned: the task stream's position: the first id never handed out, and those handed out and not
             applied so far, in workers' hands or not.
+        divisor: what the plan said that the sum be divided by; None: the samples.
+        state_crc32c: checksum of the version's bytes, as the shell gave it.
     """
 
     round: int
@@ -236,6 +238,8 @@ class RoundRecord:
     workers: tuple[WorkerRecord, ...]
     next_task: int
     returned: tuple[TaskId, ...]
+    divisor: float | None = None
+    state_crc32c: int | None = None
 
 
 class LeaseVerdict(Enum):

@@ -191,11 +191,16 @@ class VersionGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateApplied:
-    """The ordered update was made: the model now is `version`."""
+    """The ordered update was made: the model now is `version`.
+
+    Attributes:
+        state_crc32c: checksum of the version's bytes, for the ledger; None where there are none (in the simulator).
+    """
 
     version: int
     loss: float
     scalars: tuple[tuple[str, float], ...] = ()
+    state_crc32c: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

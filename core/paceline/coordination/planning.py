@@ -42,7 +42,7 @@ def updated(state: State, event: UpdateApplied) -> None:
     state.policy.updated(event.version, event.loss, dict(event.scalars))
     state.version = event.version
     state.out += state.records
-    state.out.append(_record(state, current, event.loss))
+    state.out.append(_record(state, current, event))
     state.records, state.accounts, state.round = [], {}, None
     state.last_granted = current.granted
     if state.stop is None and state.settings.rounds is not None and state.version >= state.settings.rounds:
@@ -56,7 +56,7 @@ def update_failed(state: State, event: UpdateFailed) -> None:
     state.finish(Outcome.FAILED, event.message)
 
 
-def _record(state: State, current: Round, loss: float) -> RoundRecord:
+def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
     return RoundRecord(
         round=current.number,
         version=state.version,
@@ -64,12 +64,14 @@ def _record(state: State, current: Round, loss: float) -> RoundRecord:
         reason=current.plan.reason,
         opened_s=current.opened_s,
         seconds=state.now - current.opened_s,
-        loss=loss,
+        loss=event.loss,
         samples=current.samples,
         tasks_used=current.tasks,
         workers=tuple(account.record(name, state.now) for name, account in state.accounts.items()),
         next_task=state.queue.next_task,
         returned=_unused(state),
+        divisor=current.plan.divisor,
+        state_crc32c=event.state_crc32c,
     )
 
 

@@ -30,7 +30,7 @@ from paceline.errors import RunFailedError
 from paceline.server.ranges import format_ranges
 from paceline.version import __version__
 
-SCHEMA = 1
+SCHEMA = 2
 COMMIT_EVERY_S = 0.2
 COMMIT_ROWS = 256
 
@@ -40,10 +40,10 @@ CREATE TABLE rounds (
     round INTEGER PRIMARY KEY, version INTEGER NOT NULL, allocation TEXT NOT NULL, reason TEXT NOT NULL,
     opened_s REAL NOT NULL, seconds REAL NOT NULL, worker_s REAL NOT NULL, wasted_s REAL NOT NULL, loss REAL,
     samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL, next_task INTEGER NOT NULL, returned TEXT NOT NULL,
-    workers TEXT NOT NULL);
+    workers TEXT NOT NULL, divisor REAL, state_crc32c INTEGER);
 CREATE TABLE leases (
-    lease INTEGER PRIMARY KEY, worker TEXT NOT NULL, incarnation TEXT NOT NULL, round INTEGER NOT NULL,
-    version INTEGER NOT NULL, granted TEXT NOT NULL, kept TEXT NOT NULL, dropped TEXT NOT NULL,
+    place INTEGER PRIMARY KEY, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL, incarnation TEXT NOT NULL,
+    round INTEGER NOT NULL, version INTEGER NOT NULL, granted TEXT NOT NULL, kept TEXT NOT NULL, dropped TEXT NOT NULL,
     task_seconds TEXT NOT NULL, loss_sums TEXT NOT NULL, samples TEXT NOT NULL, seconds REAL NOT NULL,
     wasted_s REAL NOT NULL, weight REAL NOT NULL, verdict TEXT NOT NULL);
 CREATE INDEX leases_by_round ON leases (round);
@@ -195,12 +195,15 @@ def _round(record: RoundRecord, now_s: float) -> list[Statement]:
         record.next_task,
         format_ranges(record.returned),
         json.dumps([asdict(worker) for worker in record.workers]),
+        record.divisor,
+        record.state_crc32c,
     )
     return [_insert("rounds", values)]
 
 
 def _lease(record: LeaseRecord, now_s: float) -> list[Statement]:
     values = (
+        None,  # the next place
         record.lease,
         record.worker,
         record.incarnation,

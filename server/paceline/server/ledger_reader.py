@@ -17,6 +17,7 @@ from paceline.coordination.ids import Incarnation, LeaseId, TaskId, WorkerName
 from paceline.errors import UsageError
 from paceline.server.ledger import SCHEMA
 from paceline.server.ranges import parse_ranges
+from paceline.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class LedgerReader:
     """A ledger, opened for reading; a context manager.
 
     Raises:
-        UsageError: no ledger there, or one of a newer paceline.
+        UsageError: no ledger there, or one of another paceline's schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,13 +58,14 @@ class LedgerReader:
         self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         self._connection.row_factory = sqlite3.Row
         try:
-            schema = self.meta().get("schema")
+            meta = self.meta()
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise UsageError(f"ledger {str(path)!r} cannot be read: {error}") from error
-        if schema != str(SCHEMA):
+        if meta.get("schema") != str(SCHEMA):
             self._connection.close()
-            raise UsageError(f"ledger {str(path)!r} has schema {schema}: this paceline reads {SCHEMA}")
+            found = f"schema {meta.get('schema')}, of paceline {meta.get('paceline')}"
+            raise UsageError(f"ledger {str(path)!r} has {found}: this one, {__version__}, reads {SCHEMA}")
 
     def __enter__(self) -> LedgerReader:
         return self
@@ -84,10 +86,10 @@ class LedgerReader:
         return [_round(row) for row in self._rows("SELECT * FROM rounds ORDER BY round")]
 
     def leases(self, round_number: int | None = None) -> list[LeaseRecord]:
-        """Give the finished leases, of one round or of all, in the order of their ids."""
+        """Give the finished leases, of one round or of all, in the order in which they ended (and were added)."""
         if round_number is None:
-            return [_lease(row) for row in self._rows("SELECT * FROM leases ORDER BY lease")]
-        return [_lease(row) for row in self._rows("SELECT * FROM leases WHERE round = ? ORDER BY lease", round_number)]
+            return [_lease(row) for row in self._rows("SELECT * FROM leases ORDER BY place")]
+        return [_lease(row) for row in self._rows("SELECT * FROM leases WHERE round = ? ORDER BY place", round_number)]
 
     def workers(self) -> list[LedgerWorker]:
         """Give every incarnation that said hello, by name and time of joining."""
@@ -124,6 +126,8 @@ def _round(row: sqlite3.Row) -> RoundRecord:
         workers=tuple(WorkerRecord(**worker) for worker in json.loads(row["workers"])),
         next_task=row["next_task"],
         returned=parse_ranges(row["returned"]),
+        divisor=row["divisor"],
+        state_crc32c=row["state_crc32c"],
     )
 
 

@@ -26,7 +26,12 @@ Fault = tuple[Rejection, str]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A version's bytes as they travel inside a lease; empty where they are too many for that."""
+    """A version as it travels inside a lease.
+
+    Attributes:
+        state: its bytes; empty where they are too many for that.
+        crc32c: their checksum, whether they are here or not.
+    """
 
     version: int
     state: bytes
@@ -142,7 +147,7 @@ class ServerModel:
         nbytes = self._flat.layout.version_nbytes
         self._flat.image.to_host(0, nbytes)
         state = bytes(self._flat.version_view) if nbytes <= self._inline_bytes else b""
-        return Image(self._version, state, crc32c(state) if state else 0)
+        return Image(self._version, state, crc32c(state or self._flat.version_view))
 
     def copy_to(self, other: FlatModel) -> int:
         """Copy the present version, constants included, into another model; says which version that is."""

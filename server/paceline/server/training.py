@@ -108,7 +108,7 @@ class Training:
         if self._evaluations is not None:
             # Before the coordinator hears of it: the copy is made before anything of the next round is added.
             self._evaluations.updated(result.version)
-        self._driver.post(UpdateApplied(version=result.version, loss=loss))
+        self._driver.post(UpdateApplied(version=result.version, loss=loss, state_crc32c=result.crc32c))
 
     def _measured(self, version: int, metrics: Mapping[str, float]) -> None:
         self._log.info("evaluated", version=version, **{name: round(value, 5) for name, value in metrics.items()})
