@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	  v >= (3, 11) or sys.exit(f"paceline needs Python 3.11 or newer, but $(PYTHON) is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,examples]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,examples,sim]'
 	@touch $@
 
 demo: setup  ## train a CNN on unequal workers under three policies and compare them
