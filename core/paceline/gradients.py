@@ -7,6 +7,7 @@ the kept ones. The current gradient stays apart until somebody says that the tas
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
 from paceline.job import Batch, Job, SampleSource, overrides
 from paceline.layout import Role, Rule, Sums, contribution_layout
 from paceline.seeding import seed_everything
+from paceline.settings import SharedSettings
 from paceline.tasks import task_samples, task_seed
 from paceline.tracebacks import describe, users_traceback
 
@@ -55,6 +57,11 @@ class ComputeSettings:
         if not 1 <= self.micro_steps <= self.micro_batch:
             expected = f"expected 1 to {self.micro_batch}, the micro-batch"
             raise SettingsError(f"micro-steps is {self.micro_steps}: {expected}")
+
+    @classmethod
+    def of(cls, shared: SharedSettings) -> ComputeSettings:
+        """Pick out what computing needs."""
+        return cls(**{field.name: getattr(shared, field.name) for field in dataclasses.fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

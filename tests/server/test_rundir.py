@@ -13,7 +13,7 @@ from paceline.version import __version__
 
 
 def begin(run_dir: RunDir) -> None:
-    run_dir.write_settings({"tasks": 23}, {"job": "Digits"}, protocol=1)
+    run_dir.write_settings({"tasks": 23}, {"job": "Digits"}, "abcdef012345", protocol=1)
 
 
 def test_the_directory_says_itself_what_it_holds(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_directory_says_itself_what_it_holds(tmp_path: Path) -> None:
     begin(run_dir)
     document = json.loads((run_dir.path / "settings.json").read_text())
     assert document["settings"] == {"tasks": 23}
-    assert document["job_fingerprint"] == {"job": "Digits"}
+    assert (document["job_fingerprint"], document["initial_model"]) == ({"job": "Digits"}, "abcdef012345")
     assert (document["format"], document["paceline"], document["protocol"]) == (1, __version__, 1)
     assert document["job"] == "examples/digits.py:Digits"
     assert "ledger.sqlite" in (run_dir.path / "README.txt").read_text()

@@ -206,7 +206,7 @@ def test_a_mistake_in_the_job_is_said_once_and_in_one_line(tmp_path: Path, mista
 
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:
-    RunDir.create(tmp_path / "run", JOB).write_settings({"job": JOB}, {}, 1)
+    RunDir.create(tmp_path / "run", JOB).write_settings({"job": JOB}, {}, "", 1)
     again = paceline("run", JOB, "--workers", "1", "--rounds", "1", "--run-dir", str(tmp_path / "run"))
     assert again.returncode == 2
     assert str(tmp_path / "run") in again.stderr

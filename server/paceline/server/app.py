@@ -105,7 +105,8 @@ class Server:
         self._run_dir = RunDir.create(settings.run_dir, settings.job)
         try:
             self._assemble(settings, prepared)
-            self._books.start(prepared.fingerprint.to_json(), self._bind.host.strip("[]"))
+            metrics_host = self._bind.host.strip("[]")
+            self._books.start(prepared.fingerprint.to_json(), prepared.initial_model, metrics_host)
         except BaseException:
             await self._endpoint.close()
             self._run_dir.discard()

@@ -57,10 +57,11 @@ class Books:
         self.totals = Totals()
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
 
-    def start(self, job_fingerprint_json: str, metrics_host: str) -> None:
+    def start(self, job_fingerprint_json: str, initial_model: str, metrics_host: str) -> None:
         """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.
 
         Args:
+            initial_model: fingerprint of the parameters that the run begins with.
             metrics_host: where metrics are served if the settings name a port.
 
         Raises:
@@ -71,7 +72,8 @@ class Books:
             self.metrics.start(metrics_host, self._settings.metrics_port)
         try:
             settings = self._settings.model_dump(mode="json")
-            self._run_dir.write_settings(settings, json.loads(job_fingerprint_json), PROTOCOL_VERSION)
+            fingerprint = json.loads(job_fingerprint_json)
+            self._run_dir.write_settings(settings, fingerprint, initial_model, PROTOCOL_VERSION)
             self._ledger.start()
         except Exception:
             self.metrics.close()

@@ -12,7 +12,7 @@ from paceline.coordination.machine_settings import MachineSettings
 from paceline.errors import SettingsError
 from paceline.fingerprint import JobFingerprint, fingerprint
 from paceline.flat import FlatModel, build_model
-from paceline.job import Job, overrides
+from paceline.job import Job, SampleSource, overrides
 from paceline.layout import ContributionLayout, contribution_layout
 from paceline.loading import build_dataset, load_job
 from paceline.settings import RunSettings
@@ -23,10 +23,27 @@ _WANTED_DESCRIPTORS = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltJob:
+    """What a job gives under the run's seed: the start of the run, and of its replay.
+
+    Attributes:
+        flat: holds the initial parameters.
+    """
+
+    job: Job
+    dataset: SampleSource
+    flat: FlatModel
+    updater: Updater
+    layout: ContributionLayout
+    fingerprint: JobFingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """A run that is ready to begin.
 
     Attributes:
+        initial_model: fingerprint of the initial parameters.
         evaluation_copy: a model of the same layout for evaluate; None where the job has none.
         rounds: after so many the run ends; None: when its goal is met.
         stages: for pushes in chunks.
@@ -38,6 +55,7 @@ class Preparation:
     evaluation_copy: FlatModel | None
     layout: ContributionLayout
     fingerprint: JobFingerprint
+    initial_model: str
     rounds: int | None
     stages: int
 
@@ -61,6 +79,27 @@ def prepare(settings: RunSettings) -> Preparation:
         UsageError: something is wrong with the job, its data or the initial weights.
         SettingsError: settings that the job or this machine cannot meet.
     """
+    built = build_job(settings)
+    return Preparation(
+        job=built.job,
+        flat=built.flat,
+        updater=built.updater,
+        evaluation_copy=_evaluation_copy(built.job, settings, built.flat.device),
+        layout=built.layout,
+        fingerprint=built.fingerprint,
+        initial_model=built.flat.fingerprint(),
+        rounds=planned_rounds(settings, len(built.dataset)),
+        stages=_stages(settings, built.layout.nbytes),
+    )
+
+
+def build_job(settings: RunSettings) -> BuiltJob:
+    """Load the job and build its data, model and optimizer under the run's seed.
+
+    Raises:
+        UsageError: something is wrong with the job, its data or the initial weights.
+        SettingsError: the device is not there.
+    """
     job = load_job(settings.job, settings.data)
     # Reductions over long vectors (clipping) round differently with another number of threads.
     torch.set_num_threads(settings.threads)
@@ -69,17 +108,13 @@ def prepare(settings: RunSettings) -> Preparation:
     flat = build_model(job, settings.seed, device)
     if settings.init is not None:
         load_init(flat, settings.init)
-    updater = Updater(job, flat)
-    layout = contribution_layout(flat.layout, settings.sums)
-    return Preparation(
+    return BuiltJob(
         job=job,
+        dataset=dataset,
         flat=flat,
-        updater=updater,
-        evaluation_copy=_evaluation_copy(job, settings, device),
-        layout=layout,
+        updater=Updater(job, flat),
+        layout=contribution_layout(flat.layout, settings.sums),
         fingerprint=fingerprint(job, flat.layout, dataset, settings.seed),
-        rounds=planned_rounds(settings, len(dataset)),
-        stages=_stages(settings, layout.nbytes),
     )
 
 

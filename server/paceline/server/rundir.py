@@ -72,12 +72,15 @@ class RunDir:
         """Where the model is saved at the end."""
         return self.path / MODEL
 
-    def write_settings(self, settings: Mapping[str, Any], job_fingerprint: Mapping[str, Any], protocol: int) -> None:
+    def write_settings(
+        self, settings: Mapping[str, Any], job_fingerprint: Mapping[str, Any], initial_model: str, protocol: int
+    ) -> None:
         """Write settings.json and README.txt: from here on the directory holds a run.
 
         Args:
             settings: of the run, as JSON values.
             job_fingerprint: what every worker's job was held against, as JSON values.
+            initial_model: fingerprint of the parameters that the run begins with.
             protocol: version of the wire protocol.
 
         Raises:
@@ -91,6 +94,7 @@ class RunDir:
             "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
             "settings": dict(settings),
             "job_fingerprint": dict(job_fingerprint),
+            "initial_model": initial_model,
         }
         try:
             _claim(self.path / SETTINGS, json.dumps(document, indent=2) + "\n")

@@ -49,14 +49,7 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
         torch.set_num_interop_threads(1)
     dataset = build_dataset(job, shared.seed, shared.micro_batch)
     flat = build_model(job, shared.seed, device)
-    settings = ComputeSettings(
-        seed=shared.seed,
-        micro_batch=shared.micro_batch,
-        micro_steps=shared.micro_steps,
-        precision=shared.precision,
-        sums=shared.sums,
-    )
-    runner = TaskRunner(job, flat, dataset, settings)
+    runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared))
     layout = contribution_layout(flat.layout, shared.sums)
     return BuiltJob(
         shared=shared,
