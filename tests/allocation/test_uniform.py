@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.allocation import spread
+from paceline.allocation.uniform import FEW
 from paceline.errors import UsageError
 
 
@@ -57,3 +58,11 @@ def test_nobody_chosen_is_refused() -> None:
 def test_no_task_is_refused() -> None:
     with pytest.raises(UsageError, match="tasks per round is 0"):
         spread(0, np.arange(2), 2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("tasks", [FEW, FEW + 1])
+def test_both_ways_to_draw_a_remainder_are_fair(tasks: int) -> None:
+    rng, n, rounds = np.random.default_rng(1), 6000, 400
+    counts = np.sum([spread(tasks, np.arange(n), n, rng) for _ in range(rounds)], axis=0)
+    deviation = np.sqrt(rounds * (tasks / n) * (1 - tasks / n))
+    assert np.abs(counts - rounds * tasks / n).max() < 6 * deviation
