@@ -33,7 +33,10 @@ def simulate(policy: str, workers: list[SimulatedWorker], rounds: int, seed: int
 
 
 def mean(worker: SimulatedWorker) -> float:
-    return worker.task_s.mean_s if isinstance(worker.task_s, Law) else float(np.mean(worker.task_s))
+    if isinstance(worker.task_s, Law):
+        return worker.task_s.mean_s
+    assert isinstance(worker.task_s, tuple)
+    return float(np.mean(worker.task_s))
 
 
 def alpha_s(workers: list[SimulatedWorker]) -> float:

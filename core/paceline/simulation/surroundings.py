@@ -24,7 +24,8 @@ class SimulatedWorker:
     """One worker of a simulated run; times in seconds.
 
     Attributes:
-        task_s: a law, or the times of its tasks one after another, begun again at the end.
+        task_s: a law; the times of its tasks one after another, begun again at the end; or a function that gives
+            the next one.
         push_s, pull_s: of a contribution and of a version; 0: both travel inside session messages.
         joins_at_s: when its process starts; `ready_s`: from its welcome until it is ready.
         micro_steps: of a task, at whose ends a cancel takes effect; 0: at once, as in the papers' tables.
@@ -32,7 +33,7 @@ class SimulatedWorker:
     """
 
     name: str
-    task_s: Law | tuple[float, ...]
+    task_s: Law | tuple[float, ...] | Callable[[], float]
     push_s: float = 0.0
     pull_s: float = 0.0
     joins_at_s: float = 0.0
@@ -46,6 +47,8 @@ class SimulatedWorker:
         if isinstance(self.task_s, Law):
             law = self.task_s
             return lambda: law.draw(rng)
+        if callable(self.task_s):
+            return self.task_s
         times, started = self.task_s, iter(range(1 << 62))
         return lambda: times[next(started) % len(times)]
 
