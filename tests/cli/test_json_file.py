@@ -38,6 +38,15 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_json(link, {"a": 1})
+    assert link.is_symlink()
+    assert json.loads(target.read_text()) == {"a": 1}
+
+
 def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     check_writable(tmp_path / "out.json")
     for path in (tmp_path, tmp_path / "missing" / "out.json"):

@@ -29,8 +29,8 @@ def check_writable(path: Path) -> None:
 def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write a document under a temporary name, bring it to the disk, and rename it."""
     text = json.dumps(document, indent=2) + "\n"
-    if path.exists() and not path.is_file():
-        # A pipe or /dev/stdout: nothing to replace.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # A pipe: nothing to replace. A link, /dev/stdout above all: a file must not take its place.
         path.write_text(text, encoding="utf-8")
         return
     # The permissions of an ordinary new file, which a NamedTemporaryFile does not have.
