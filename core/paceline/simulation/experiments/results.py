@@ -52,6 +52,13 @@ class PolicyResult:
     trajectory: Trajectory
 
 
+def checkpoints(rounds: int, count: int = 1000) -> npt.NDArray[np.int64]:
+    """Choose rounds to be noted, the last one among them: `count` evenly and as many by equal ratios, fewer if few."""
+    even = np.linspace(1, rounds, min(count, rounds))
+    ratios = np.geomspace(1, rounds, min(count, rounds))
+    return np.unique(np.rint(np.concatenate([even, ratios])).astype(np.int64))
+
+
 def rows(results: Sequence[PolicyResult], greedy: PolicyResult | None) -> list[dict[str, Any]]:
     """Make one JSON row per policy.
 
