@@ -179,3 +179,30 @@ def _status(
     from paceline.cli.remote import show_status
 
     return show_status(server, as_json, timeout_s)
+
+
+@app.command("replay", epilog="Examples:\n\n  [bold]paceline replay runs/a[/bold]\n\n"
+             "  [bold]paceline replay runs/a my_job.py:MyJob --data /data/pictures --json out.json[/bold]")  # fmt: skip
+def _replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.", show_default=False)],
+    job: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="Its job. [dim](default: as in the run)[/dim]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with the data. [dim](default: as in the run)[/dim]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Computes the tasks. [dim](default: as in the run)[/dim]")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict there as JSON too.")
+    ] = None,
+) -> int:
+    """Make the parameters of a run again from its ledger, and say whether they are the same bits.
+
+    One process computes every task that was used, at the version that it was computed at. If something differs (exit
+    code 1), the first round that does is named. Nothing is written into the directory of the run.
+    """
+    from paceline.cli.replay import ReplayCommand, replay_and_report
+
+    return replay_and_report(ReplayCommand(run=run, job=job, data=data, device=device, json_file=json_file))

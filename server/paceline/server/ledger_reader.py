@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -18,6 +19,9 @@ from paceline.errors import UsageError
 from paceline.server.ledger import SCHEMA
 from paceline.server.ranges import parse_ranges
 from paceline.version import __version__
+
+# Leases whose contribution entered an update that was committed.
+_APPLIED = "(SELECT leases.* FROM leases JOIN rounds USING (round) WHERE kept != '')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,10 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(f"ledger {str(path)!r} does not exist: expected a run directory's ledger.sqlite")
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"ledger {str(path)!r} cannot be read: {error}") from error
         self._connection.row_factory = sqlite3.Row
         try:
             meta = self.meta()
@@ -77,6 +84,11 @@ class LedgerReader:
         """Close the file."""
         self._connection.close()
 
+    def copy_to(self, path: Path) -> None:
+        """Copy what is committed so far into a new file, without keeping the writer waiting."""
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy)
+
     def meta(self) -> dict[str, str]:
         """Give schema, paceline (its version), life and settings (JSON)."""
         return {row["key"]: row["value"] for row in self._connection.execute("SELECT key, value FROM meta")}
@@ -84,6 +96,22 @@ class LedgerReader:
     def rounds(self) -> list[RoundRecord]:
         """Give the committed rounds, in order, as they were recorded."""
         return [_round(row) for row in self._rows("SELECT * FROM rounds ORDER BY round")]
+
+    def rounds_with_leases(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
+        """Give the committed rounds, in order, each with the leases that ended in it; one at a time in memory."""
+        for row in self._rows("SELECT * FROM rounds ORDER BY round"):
+            yield _round(row), self.leases(row["round"])
+
+    def last_uses(self) -> dict[int, int]:
+        """Give for each version that was still used after its next round the last committed round that used it."""
+        query = f"SELECT version, max(round) AS last FROM {_APPLIED} GROUP BY version HAVING last > version + 1"
+        return {row["version"]: row["last"] for row in self._rows(query)}
+
+    def totals(self) -> tuple[int, int, int]:
+        """Count the committed rounds, the tasks applied in them, and the versions that the stalest was behind."""
+        rounds, tasks = next(self._rows("SELECT count(*), total(tasks_used) FROM rounds"))
+        (staleness,) = next(self._rows(f"SELECT max(round - 1 - version) FROM {_APPLIED}"))
+        return rounds, int(tasks), staleness or 0
 
     def leases(self, round_number: int | None = None) -> list[LeaseRecord]:
         """Give the finished leases, of one round or of all, in the order in which they ended (and were added)."""

@@ -91,8 +91,10 @@ class ServerModel:
             return Rejection.NON_FINITE, f"the sum is not finite between bytes {offset} and {end}"
         return None
 
-    def write_whole(self, push: PushId, lowest_task: int, data: bytes, expected_crc32c: int) -> Fault | None:
-        """Stage and verify a contribution that came inside a message; after a fault it has no stage."""
+    def write_whole(
+        self, push: PushId, lowest_task: int, data: bytes | memoryview, expected_crc32c: int
+    ) -> Fault | None:
+        """Stage and verify a contribution that came in one piece; after a fault it has no stage."""
         self.open_stage(push, lowest_task)
         fault = self.write(push, 0, data, expected_crc32c)
         if fault:

@@ -1,0 +1,154 @@
+"""Reads a run directory back: what was asked for, of which job, and what happened. Writes nothing into it.
+
+The ledger is copied first (to a temporary file, in one read transaction), so that a run in progress goes on undisturbed
+and a replay of hours sees one state of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from paceline.coordination.effects import LeaseRecord, Outcome, RoundRecord
+from paceline.errors import ProtocolError, UsageError
+from paceline.fingerprint import JobFingerprint
+from paceline.server.ledger_reader import LedgerReader
+from paceline.server.rundir import FORMAT, LEDGER, MODEL, SETTINGS
+from paceline.settings import RunSettings
+
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What settings.json says.
+
+    Attributes:
+        fingerprint: what every worker's job was held against.
+        initial_model: fingerprint of the parameters that the run began with.
+    """
+
+    settings: RunSettings
+    fingerprint: JobFingerprint
+    initial_model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """A run as its directory tells it.
+
+    Attributes:
+        outcome: None: it goes on, or its server was killed.
+        model: its last weights, if it ended and they were saved.
+        rounds, tasks: committed, and applied in them.
+        staleness: versions that the stalest of these tasks was behind.
+        last_uses: for each version that was still used after its next round, the last round that used it.
+        devices: of the workers that computed.
+    """
+
+    path: Path
+    beginning: Beginning
+    outcome: Outcome | None
+    model: Path | None
+    rounds: int
+    tasks: int
+    staleness: int
+    last_uses: Mapping[int, int]
+    devices: frozenset[str]
+    ledger: LedgerReader
+
+    def each_round(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
+        """Give the committed rounds, in order, with the leases whose contributions made them, in the order of adding.
+
+        Raises:
+            UsageError: the ledger is damaged.
+        """
+        try:
+            for record, leases in self.ledger.rounds_with_leases():
+                yield record, [lease for lease in leases if lease.kept]
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _unreadable(self.path / LEDGER, error) from error
+
+
+@contextlib.contextmanager
+def open_run(path: Path) -> Iterator[PastRun]:
+    """Open a run directory.
+
+    Raises:
+        UsageError: it holds no run, or one that cannot be read.
+    """
+    if not (path / SETTINGS).is_file():
+        raise UsageError(f"run {str(path)!r} has no {SETTINGS}: expected the directory of a run")
+    beginning = read_beginning(path / SETTINGS)
+    with tempfile.TemporaryDirectory(prefix="paceline-") as folder:
+        copy = Path(folder) / LEDGER
+        try:
+            with LedgerReader(path / LEDGER) as ledger:
+                ledger.copy_to(copy)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(path / LEDGER, error) from error
+        with LedgerReader(copy) as ledger:
+            yield _past_run(path, beginning, ledger)
+
+
+def read_beginning(path: Path) -> Beginning:
+    """Read a settings.json.
+
+    Raises:
+        UsageError: it is none, or of another paceline.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise UsageError(f"{str(path)!r} has format {document['format']}: this paceline reads {FORMAT}")
+        return Beginning(
+            RunSettings.model_validate(document["settings"]),
+            JobFingerprint.from_json(json.dumps(document["job_fingerprint"])),
+            str(document["initial_model"]),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{str(path)!r} has a setting that this paceline cannot read: {setting}: {first['msg']}"
+        ) from None
+    except KeyError as error:
+        raise UsageError(f"{str(path)!r} has no {error}: expected the settings of a run") from error
+    except (OSError, ValueError, TypeError, ProtocolError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun:
+    try:
+        outcomes = [_OUTCOMES[event.kind] for event in ledger.events() if event.kind in _OUTCOMES]
+        rounds, tasks, staleness = ledger.totals()
+        last_uses = ledger.last_uses()
+        devices = frozenset(
+            worker.device for worker in ledger.workers() if worker.device and worker.joined_s is not None
+        )
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(path / LEDGER, error) from error
+    model = path / MODEL
+    return PastRun(
+        path=path,
+        beginning=beginning,
+        outcome=outcomes[-1] if outcomes else None,
+        model=model if outcomes and model.is_file() else None,
+        rounds=rounds,
+        tasks=tasks,
+        staleness=staleness,
+        last_uses=last_uses,
+        devices=devices,
+        ledger=ledger,
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"ledger {str(path)!r} cannot be read: {error}")
