@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from paceline.allocation import spread
+from paceline.allocation.uniform import FEW
 from paceline.simulation import SimulationResult
 from paceline.simulation.compiled.kernels import BAD, TIME, WORK
 from paceline.simulation.compiled.run import COMPILED, CompiledRun
+from paceline.simulation.compiled.streams import policy_generator
 from paceline.simulation.experiments.coordinated import run_on_coordinator
 from paceline.simulation.setting import Setting
 from paceline.simulation.shapes import parse_shape, scaled
@@ -75,3 +78,13 @@ def test_decisions_are_the_coordinators_whatever_the_numbers(policy: str, n: int
 )  # fmt: skip
 def test_decisions_are_the_coordinators_whatever_the_law(policy: str, law: str) -> None:
     check_against_the_machine(policy, sqrt_setting(5, 7, "paper", law), 150)
+
+
+@pytest.mark.parametrize("tasks", [FEW - 1, FEW + 1, 6000 + FEW + 1])
+def test_spreading_many_tasks_draws_as_the_allocation_does(tasks: int) -> None:
+    n = 6000
+    setting = Setting(laws=scaled(parse_shape("const"), [1.0] * n), tasks=tasks, seed=3)
+    run, rng = CompiledRun("uniform", setting), policy_generator(setting.seed)
+    for _ in range(3):
+        run.advance(1)
+        assert run.allocation.tolist() == spread(tasks, np.arange(n), n, rng).tolist()

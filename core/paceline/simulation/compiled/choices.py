@@ -119,16 +119,17 @@ def spread(members: Ints, n_members: int, tasks: int, choice: Choice, rng: np.ra
 def _add_to_many(
     members: Ints, n_members: int, remainder: int, choice: Choice, rng: np.random.Generator, m: int
 ) -> int:
-    share = m > 0
-    draws = rng.random(n_members)
-    largest = np.partition(draws, remainder - 1)[remainder - 1]
-    tied = remainder
+    """Add one task each to the members of the smallest draws, ties to the first."""
+    share, keys, heap = m, choice.keys, choice.heap
     for j in range(n_members):
-        tied -= draws[j] < largest
-    for j in range(n_members):
-        if draws[j] < largest or (draws[j] == largest and tied > 0):
-            tied -= draws[j] == largest
-            m = _add_one(members, j, share, choice, m)
+        keys[j] = rng.random()
+        heap[j] = j
+    for place in range(n_members // 2 - 1, -1, -1):
+        sift_down(keys, heap, place, n_members)
+    for taken in range(remainder):
+        m = _add_one(members, heap[0], share, choice, m)
+        heap[0] = heap[n_members - 1 - taken]
+        sift_down(keys, heap, 0, n_members - 1 - taken)
     return m
 
 
