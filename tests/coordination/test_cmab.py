@@ -183,8 +183,19 @@ def test_bad_arguments_are_named() -> None:
 # ---- in the machine
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_round_1_waits_for_as_many_workers_as_are_ever_employed(place: int) -> None:
+    scene = Scene(policies(GrowingCount(1, 1, 3, Switches(every=5)))[place], tasks=3)
+    scene.join("a")
+    scene.join("b")
+    assert not of(scene.log, RoundPlanned)
+    assert scene.machine.machine.snapshot(0.0).situation == "waiting for workers: 2 of 3 are ready"
+    scene.join("c")
+    assert len(of(scene.log, RoundPlanned)[0].allocation) == 1
+
+
 def test_lost_worker_costs_its_own_task_only() -> None:
-    scene = Scene(CmabOracle(constant(2), MEANS_S), tasks=2, min_workers=4, lost_after_s=1.0)
+    scene = Scene(CmabOracle(constant(2, 4), MEANS_S), tasks=2, min_workers=4, lost_after_s=1.0)
     _a, b, c, d = (scene.join(name) for name in "abcd")
     assert (b.lease.keep_in_advance, c.lease.tasks) == (True, (1,))
     c.work()
@@ -201,7 +212,7 @@ def test_lost_worker_costs_its_own_task_only() -> None:
 def run(policy: Policy, rounds: int, seed: int = 0) -> SimulationResult:
     workers = [SimulatedWorker(name=name, task_s=Law("exp", (mean_s,))) for name, mean_s in MEANS_S.items()]
     settings = MachineSettings(tasks=3, rounds=rounds, min_workers=4, silent_after_s=1e15, progress_s=1e15)
-    result = Simulation(Checked(Machine(settings, policy)), workers, seed=seed).run()
+    result = Simulation(Checked(Machine(settings, policy)), workers, seed=seed).run(until_s=1e6)
     assert result.finish is not None
     assert result.finish.outcome is Outcome.DONE
     return result
@@ -220,7 +231,7 @@ def test_bill_is_the_sum_of_the_counts_and_nothing_is_wasted(place: int) -> None
 
 @pytest.mark.parametrize("place", range(4))
 def test_learner_ends_with_the_fastest_workers(place: int) -> None:
-    result = run(policies(constant(2))[place], 1500)
+    result = run(policies(constant(2, 4))[place], 1500)
     counts = dict.fromkeys(MEANS_S, 0)
     for record in result.rounds[750:]:
         for name, count in record.allocation:

@@ -43,6 +43,11 @@ class CmabKl(Deaf):
         self._schedule = schedule
         self._exploration = exploration
 
+    @property
+    def needs(self) -> int:
+        """Round 1 waits for as many workers as are ever employed: later rounds are clipped only by losses."""
+        return self._schedule.most
+
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""
         known = columns(view)
@@ -115,6 +120,11 @@ class CmabOracle(Deaf):
                 raise UsageError(f"mean of worker {worker!r} is {mean_s}: expected seconds per task above 0")
         self._schedule = schedule
         self._means_s = dict(means_s)
+
+    @property
+    def needs(self) -> int:
+        """See `CmabKl.needs`."""
+        return self._schedule.most
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""
