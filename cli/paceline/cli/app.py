@@ -15,6 +15,8 @@ import typer
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.options import Option, options_of
+from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
+from paceline.cli.simulate import simulate
 from paceline.errors import JobImportError, PacelineError
 from paceline.version import __version__
 
@@ -206,3 +208,8 @@ def _replay(
     from paceline.cli.replay import ReplayCommand, replay_and_report
 
     return replay_and_report(ReplayCommand(run=run, job=job, data=data, device=device, json_file=json_file))
+
+
+app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
+    simulate
+)
