@@ -1,0 +1,73 @@
+"""The CMAB paper's figures as PNG files: regret, loss against employments, loss against time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paceline.simulation.experiments.cmab import CmabResult, CmabRun
+
+
+def plot_cmab(result: CmabResult, folder: Path) -> list[Path]:
+    """Draw F1 cumulative regret, F2 loss against employments, F3 loss against time; means over the repetitions.
+
+    Args:
+        folder: is there.
+
+    Returns:
+        the files, in this order.
+    """
+    settings = result.settings
+    title = f"cmab, n = {settings.workers}, b = {settings.tasks}, {settings.repeats} repetitions"
+    gap = "F(w) - min F"
+    figures: tuple[tuple[str, str, str, Callable[[Axes], None]], ...] = (
+        ("regret", "round", "cumulative regret (s)", lambda axes: _regret(axes, result)),
+        ("loss-against-employments", "employments", gap, lambda axes: _loss_against_employments(axes, result)),
+        (
+            "loss-against-time",
+            "run time (s)",
+            gap,
+            lambda axes: _loss(axes, result, lambda run: run.mean.trajectory.time_s),
+        ),
+    )
+    paths = []
+    for name, across, up, fill in figures:
+        figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(title=title, xlabel=across, ylabel=up, yscale="log")
+        axes.grid(alpha=0.3)
+        fill(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def _regret(axes: Axes, result: CmabResult) -> None:
+    """Draw the regrets above zero, and the bound, which is orders of magnitude above them."""
+    for run in result.runs:
+        regret_s = run.mean.trajectory.regret_s
+        shown = regret_s > 1e-9 * result.rounds  # Beyond the rounding of the oracle's zero; false for nan.
+        if shown.any():
+            axes.plot(result.rounds[shown], regret_s[shown], label=run.policy)
+    if not np.isnan(result.bound_s).any():
+        axes.plot(result.rounds, result.bound_s, "k--", label="theorem 2, for cmab-lcb")
+    axes.set_xscale("log")
+
+
+def _loss(axes: Axes, result: CmabResult, across: Callable[[CmabRun], npt.NDArray[np.float64]]) -> None:
+    for run in result.runs:
+        axes.plot(across(run), result.gaps, label=run.policy)
+
+
+def _loss_against_employments(axes: Axes, result: CmabResult) -> None:
+    """Draw up to what the policies that use all they employ have spent; those have one curve in common."""
+    _loss(axes, result, lambda run: run.employments.astype(np.float64))
+    if result.runs:
+        axes.set_xlim(0, 1.05 * min(int(run.employments[-1]) for run in result.runs))
