@@ -40,6 +40,7 @@ class ComputeSettings:
         micro_steps: slices of a task, each with its own forward and backward; at most micro_batch.
         precision: "fp32" computes in the model's own dtype, "bf16" under autocast.
         sums: "fast" or "exact", see layout.contribution_layout.
+        partition: parts of the data, see tasks.task_samples.
 
     Raises:
         SettingsError: a count below 1, or more micro-steps than samples.
@@ -50,6 +51,7 @@ class ComputeSettings:
     micro_steps: int = 1
     precision: Precision = "fp32"
     sums: Sums = "fast"
+    partition: int = 0
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
@@ -133,7 +135,7 @@ class TaskRunner:
             TaskError: the dataset or the job's collate raised, or memory ran out.
         """
         settings = self._settings
-        indices = task_samples(settings.seed, task, settings.micro_batch, self._n_samples)
+        indices = task_samples(settings.seed, task, settings.micro_batch, self._n_samples, settings.partition)
         seed_everything(task_seed(settings.seed, task, "loading"))
         with _failures(task, "loading"):
             slices = [indices] if settings.micro_steps == 1 else np.array_split(indices, settings.micro_steps)

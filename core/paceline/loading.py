@@ -51,11 +51,11 @@ def load_job(spec: str, data: Path | str | None = None) -> Job:
     return job
 
 
-def build_dataset(job: Job, seed: int, micro_batch: int) -> SampleSource:
+def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> SampleSource:
     """Open a job's dataset under the run's seed and check that it holds at least one task.
 
     Raises:
-        UsageError: no len(), no samples, or fewer than micro_batch.
+        UsageError: no len(), no samples, or fewer than micro_batch (in the smallest of the parts).
         JobImportError: the job's own code raised.
     """
     seed_everything(seed)
@@ -72,6 +72,11 @@ def build_dataset(job: Job, seed: int, micro_batch: int) -> SampleSource:
         raise UsageError("dataset() is empty: expected at least one task of samples")
     if n_samples < micro_batch:
         raise UsageError(f"dataset() has {n_samples} samples, fewer than a task: micro-batch is {micro_batch}")
+    if parts and n_samples // parts < micro_batch:
+        smallest = f"{n_samples // parts} in the smallest of {parts} parts"
+        raise UsageError(
+            f"dataset() has {n_samples} samples, {smallest}, fewer than a task: micro-batch is {micro_batch}"
+        )
     return dataset
 
 

@@ -14,12 +14,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
+
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
-PolicyName = Literal["ata-empirical", "ata", "greedy", "uniform", "fixed"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -34,6 +35,7 @@ class SharedSettings(_Settings):
         threads: torch threads of every worker's CPU computing: other counts may round differently.
         heartbeat_s: a worker that has nothing to say says so this often.
         inline_bytes: states and contributions up to this size travel inside session messages.
+        partition: parts of the data that belong to one worker each; 0: all data are everybody's.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -44,6 +46,7 @@ class SharedSettings(_Settings):
     threads: Count = 1
     heartbeat_s: float = Field(default=2.0, gt=0)
     inline_bytes: int = Field(default=64 * 1024, ge=0, le=2**20)
+    partition: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _micro_steps_fit(self) -> SharedSettings:
@@ -58,12 +61,14 @@ class RunSettings(SharedSettings):
     Attributes:
         job: `path/file.py:Class` or `pkg.mod:Class`.
         data: folder handed to the job as `job.data`.
-        tasks: B, tasks per round.
+        policy: one of coordination.policies.POLICY_NAMES.
+        tasks: B, tasks per round; K of the K family, the largest K or r where it grows.
         rounds, epochs, until: when the run ends: the first that comes. With none of them, one epoch.
         eval_every: rounds between evaluations, 0 for the last round alone; 1 where `until` needs it.
         constants: of the confidence radius: "paper", "as-run" or a number.
         alpha_s: bound of the Orlicz norm for `ata`; None: twice the largest learned mean (ours, not the paper's).
-        means_s: for `fixed`: seconds per task by worker name.
+        means_s: for `fixed` and `cmab-oracle`: seconds per task by worker name.
+        mean_max_s, k_start, k_step, switch_at, k_test, k_burn_in, staleness: see policies.PolicyOptions.
         lost_after_s: a closed session that is not resumed within this time is a lost worker.
         silent_after_s: so is one that says nothing for this long: longer than any hold of the interpreter's lock.
         progress_s: and one that makes no progress for max(this, 8 times its learned task time).
@@ -71,7 +76,7 @@ class RunSettings(SharedSettings):
 
     job: str
     data: Path | None = None
-    policy: PolicyName = "ata-empirical"
+    policy: str = "ata-empirical"
     # A round's tasks are a list in memory.
     tasks: int = Field(default=16, ge=1, le=1_000_000)
     rounds: Count | None = None
@@ -81,6 +86,13 @@ class RunSettings(SharedSettings):
     constants: str = "paper"
     alpha_s: float | None = Field(default=None, gt=0)
     means_s: dict[str, float] | None = None
+    mean_max_s: float | None = Field(default=None, gt=0)
+    k_start: Count | None = None
+    k_step: Count = 1
+    switch_at: str | None = None
+    k_test: Literal["pflug", "pflug-raw", "distance"] = "pflug"
+    k_burn_in: int = Field(default=200, ge=0)
+    staleness: Count | None = None
     min_workers: Count = 1
     init: Path | None = None
     run_dir: Path | None = None
@@ -124,16 +136,51 @@ class RunSettings(SharedSettings):
             raise ValueError(f"until is {value!r}: expected METRIC>=NUMBER or METRIC<=NUMBER, such as accuracy>=0.97")
         return value
 
+    @field_validator("policy")
+    @classmethod
+    def _policy_is_known(cls, value: str) -> str:
+        return check_policy(value)
+
+    @field_validator("switch_at", mode="before")
+    @classmethod
+    def _switches_parse(cls, value: object) -> str | None:
+        if value is None:
+            return None
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return str(parse_switch_at(text))
+
     @model_validator(mode="after")
     def _policy_has_what_it_needs(self) -> RunSettings:
-        if self.policy == "fixed" and not self.means_s:
-            raise ValueError(
-                "policy fixed needs --means: seconds per task of each worker, such as --means w1=0.01,w2=0.02"
-            )
+        if self.policy in ("fixed", "cmab-oracle") and not self.means_s:
+            expected = "seconds per task of each worker, such as --means w1=0.01,w2=0.02"
+            raise ValueError(f"policy {self.policy} needs --means: {expected}")
+        if self.policy == "malenia" and not self.partition:
+            raise ValueError("policy malenia needs data that belong to workers: expected --partition N")
+        if self.policy != "malenia" and self.partition:
+            raise ValueError(f"partition is {self.partition}, but policy {self.policy} gives any task to any worker")
+        if self.k_start is not None and self.k_start > self.tasks:
+            raise ValueError(f"k-start is {self.k_start}: expected 1 to {self.tasks}, the tasks per round")
         for name, mean_s in (self.means_s or {}).items():
             if not mean_s > 0:
                 raise ValueError(f"mean of worker {name!r} is {mean_s}: expected seconds per task above 0")
         return self
+
+    def policy_options(self) -> PolicyOptions:
+        """Give what the policy is told."""
+        return PolicyOptions(
+            tasks=self.tasks,
+            constants=self.constants,
+            alpha_s=self.alpha_s,
+            means_s=self.means_s,
+            mean_max_s=self.mean_max_s,
+            k_start=self.k_start,
+            k_step=self.k_step,
+            switch_at=self.switch_at,
+            k_test=self.k_test,
+            k_burn_in=self.k_burn_in,
+            staleness=self.staleness,
+            parts=self.partition,
+        )
 
     def shared(self) -> SharedSettings:
         """Give the part that every worker is told."""

@@ -20,23 +20,31 @@ from numpy.typing import NDArray
 Phase = Literal["loading", "computing"]
 
 
-def task_samples(seed: int, task: int, micro_batch: int, n_samples: int) -> NDArray[np.int64]:
+def task_samples(seed: int, task: int, micro_batch: int, n_samples: int, parts: int = 0) -> NDArray[np.int64]:
     """Give the sample indices of a task, in order.
+
+    With parts, the dataset is cut into so many runs of neighbouring samples, equally long but for one; task t is the
+    (t div parts)th of part t mod parts, whose own stream is made like that of a whole dataset.
 
     Args:
         seed: the run's seed.
         task: task id, >= 0.
         micro_batch: samples per task, at most n_samples.
         n_samples: length of the dataset.
+        parts: 0: the data are not cut.
 
     Returns:
         Shape (micro_batch,), int64, each in [0, n_samples). May be a read-only view of a cached permutation.
 
     Raises:
-        ValueError: if task is negative or micro_batch is not in [1, n_samples].
+        ValueError: if task is negative or micro_batch is not in [1, n_samples] (or the samples of a part).
 
     Complexity: microseconds; the first task of an epoch pays for its permutation, O(n_samples).
     """
+    if parts:
+        index, part = divmod(task, parts)
+        first, end = part * n_samples // parts, (part + 1) * n_samples // parts
+        return first + task_samples(_part_seed(seed, part), index, micro_batch, end - first)
     if task < 0 or not 1 <= micro_batch <= n_samples:
         raise ValueError(f"task {task} with micro_batch {micro_batch} of {n_samples} samples: no such task")
     epoch, start = divmod(task * micro_batch, n_samples)
@@ -54,6 +62,10 @@ def task_seed(seed: int, task: int, phase: Phase) -> int:
         An int in [0, 2^63), so that it fits every generator's seed.
     """
     return int.from_bytes(_digest(f"task/{seed}/{task}/{phase}", 8), "little") >> 1
+
+
+def _part_seed(seed: int, part: int) -> int:
+    return int.from_bytes(_digest(f"part/{seed}/{part}", 8), "little") >> 1
 
 
 # Two epochs are in use while tasks straddle their border; two more serve a server beside its workers in one process.

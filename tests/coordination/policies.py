@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from paceline.coordination import Count, Plan, View
-from paceline.coordination.ids import WorkerName
+from paceline.coordination.plan import Share, Update
+from paceline.coordination.policies.shared import Deaf
 
 
-class OneEach:
+class OneEach(Deaf):
     """K-sync and its family: one task for each free worker, the first `quota` results count.
 
     Args:
@@ -27,7 +27,7 @@ class OneEach:
         refill: bool = False,
         max_staleness: int | None = 0,
         weights: Mapping[str, float] | None = None,
-        divisor: float | None = None,
+        divisor_tasks: float | None = None,
     ) -> None:
         self.name = "one-each"
         self.updates: list[tuple[int, float, dict[str, float]]] = []
@@ -35,8 +35,8 @@ class OneEach:
         self._cancel = cancel
         self._refill = refill
         self._max_staleness = max_staleness
-        self._weights = {WorkerName(name): weight for name, weight in (weights or {}).items()}
-        self._divisor = divisor
+        self._weights = weights
+        self._divisor_tasks = divisor_tasks
 
     def plan(self, view: View) -> Plan:
         workers = view.workers[: view.tasks] if view.again else view.workers
@@ -46,54 +46,20 @@ class OneEach:
             refill=self._refill,
             cancel=self._cancel,
             max_staleness=self._max_staleness,
-            weights=self._weights,
-            divisor=self._divisor,
+            weigh=None if self._weights is None else self._weigh,
+            divisor_tasks=self._divisor_tasks,
             scalars=("inner-product",),
             reason="one each",
         )
 
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
-        self.updates.append((version, loss, dict(scalars)))
+    def _weigh(self, counts: Mapping[Share, int]) -> Mapping[Share, float]:
+        return {share: (self._weights or {}).get(share, 1.0) for share in counts}
+
+    def updated(self, update: Update) -> None:
+        self.updates.append((update.version, update.loss, dict(update.scalars)))
 
 
-@dataclass(frozen=True)
-class Harmonic:
-    """Malenia's stop: the harmonic mean of the workers' counts reaches `level`, every worker having one at least."""
-
-    workers: tuple[WorkerName, ...]
-    level: float
-
-    def missing(self, kept: Mapping[WorkerName, int], in_flight: int) -> int:
-        counts = [kept.get(name, 0) for name in self.workers]
-        if all(counts) and len(counts) / sum(1.0 / count for count in counts) >= self.level:
-            return 0
-        return max(0, 1 - in_flight) if all(counts) else max(0, sum(not count for count in counts) - in_flight)
-
-
-class Malenia:
-    """One task for each worker at a time until the harmonic stop; each worker's sum is weighted."""
-
-    name = "malenia"
-
-    def __init__(self, workers: tuple[str, ...], level: float) -> None:
-        self._quota = Harmonic(tuple(WorkerName(name) for name in workers), level)
-
-    def plan(self, view: View) -> Plan:
-        return Plan(
-            allocation={worker.name: 1 for worker in view.workers},
-            quota=self._quota,
-            refill=True,
-            cancel=True,
-            weights={worker.name: 1.0 / (1 + number) for number, worker in enumerate(view.workers)},
-            divisor=float(len(view.workers)),
-            reason="until the harmonic mean is reached",
-        )
-
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
-        del version, loss, scalars
-
-
-class Trials:
+class Trials(Deaf):
     """MindFlayer: a number of trials for each worker, each cut off after a time limit.
 
     Args:
@@ -116,9 +82,6 @@ class Trials:
         return Plan(
             allocation={worker.name: self._trials for worker in view.workers},
             quota=Count(self._trials * n),
-            task_limit_s=self._limit_s,
+            limits_s={worker.name: self._limit_s for worker in view.workers},
             reason=f"{self._trials} trials each",
         )
-
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
-        del version, loss, scalars

@@ -36,7 +36,7 @@ from paceline.coordination.events import (
     UpdateApplied,
 )
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, TaskId, WorkerName
-from paceline.coordination.policies import make_policy
+from paceline.coordination.policies import PolicyOptions, make_policy
 from tests.coordination.checked import Checked
 
 E = TypeVar("E")
@@ -69,7 +69,7 @@ class Scene:
     def __init__(self, policy: Policy | str = "fixed", *, updates: bool = True, **settings: Any) -> None:
         if isinstance(policy, str):
             means_s = dict.fromkeys("abcdefgh", 1.0)
-            policy = make_policy(policy, rng=np.random.default_rng(0), means_s=means_s)
+            policy = make_policy(policy, PolicyOptions(means_s=means_s), rng=np.random.default_rng(0))
         self.machine = Checked(Machine(MachineSettings(**{"tasks": 4, **settings}), policy), keep=True)
         self.now = 0.0
         self.log: list[Effect] = []

@@ -110,7 +110,7 @@ class Player:
             workers = ", ".join(
                 f"{w.name} used {w.used} ({w.used_s:g} s) wasted {w.wasted} ({w.wasted_s:g} s)" for w in effect.workers
             )
-            stream = f"next task {effect.next_task}, returned {_plain(effect.returned)}"
+            stream = f"next task {effect.next_tasks[0]}, returned {_plain(effect.returned)}"
             return f"RoundRecord {effect.round} in {effect.seconds:g} s: {workers}; {stream}"
         fields = (self._field(field.name, getattr(effect, field.name)) for field in dataclasses.fields(effect))
         return " ".join([type(effect).__name__, *(field for field in fields if field)])

@@ -17,7 +17,8 @@ from paceline.coordination.effects import (
 )
 from paceline.coordination.events import Rejection, TaskFailure
 from paceline.coordination.ids import LeaseId
-from tests.coordination.policies import Harmonic, OneEach, Trials
+from paceline.coordination.policies.malenia import Harmonic
+from tests.coordination.policies import OneEach, Trials
 from tests.coordination.scene import Scene, Worker, of, one
 
 
@@ -246,12 +247,14 @@ def test_result_beyond_the_staleness_bound_is_dropped() -> None:
 
 
 def test_weights_and_divisor_of_the_plan_reach_the_sum() -> None:
-    scene, a, b, c = three_workers(OneEach(3, weights={"b": 0.25}, divisor=7.0))
+    scene, a, b, c = three_workers(OneEach(3, weights={"b": 0.25}, divisor_tasks=7.0))
     for worker, task in ((a, 0), (b, 1), (c, 2)):
         worker.report(task)
+    for worker, task in ((a, 0), (b, 1), (c, 2)):
         worker.deliver([task])
     assert [effect.weight for effect in of(scene.log, AddContribution)] == [1.0, 0.25, 1.0]
-    assert one(scene.log, ApplyUpdate).divisor == 7.0
+    update = one(scene.log, ApplyUpdate)
+    assert update.divisor == 7.0 * update.samples / 3
     assert one(scene.log, ApplyUpdate).scalars == ("inner-product",)
 
 
@@ -267,8 +270,8 @@ def test_trial_that_runs_into_its_limit_counts_and_gives_nothing() -> None:
 
 
 def test_harmonic_quota_waits_for_every_worker() -> None:
-    quota = Harmonic(tuple(worker.name for worker in three_workers()[1:]), 1.5)
-    a, b, c = quota.workers
+    a, b, c = "a", "b", "c"
+    quota = Harmonic((a, b, c), 1.5)
     assert quota.missing({a: 9, b: 9}, 0) > 0
     assert quota.missing({a: 1, b: 1, c: 1}, 0) > 0
     assert quota.missing({a: 2, b: 1, c: 2}, 0) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from paceline.coordination import Count, Machine, MachineError, MachineSettings, Plan, View
@@ -33,6 +31,7 @@ from paceline.coordination.events import (
     VersionGone,
 )
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, TaskId
+from paceline.coordination.policies.shared import Deaf
 from tests.coordination.policies import OneEach
 from tests.coordination.scene import Scene, Worker, of, one, result
 
@@ -89,7 +88,7 @@ def test_run_waits_between_rounds_when_nobody_is_there() -> None:
     assert scene.join("c").lease.version == 1
 
 
-class Recorder:
+class Recorder(Deaf):
     """Plans one task for each worker and keeps the views that it was shown."""
 
     name = "recorder"
@@ -101,9 +100,6 @@ class Recorder:
         self.views.append(view)
         allocation = {worker.name: 1 for worker in view.workers}
         return Plan(allocation=allocation, quota=Count(len(allocation)), reason="one each")
-
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
-        del version, loss, scalars
 
 
 def test_late_joiner_counts_its_own_rounds_and_is_no_founder() -> None:
@@ -192,7 +188,7 @@ def test_round_takes_the_next_ids_whoever_computes() -> None:
         b.work()
     assert scene.applied() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert one(scene.log, Finish).outcome is Outcome.DONE
-    assert [record.next_task for record in scene.rounds] == [4, 8, 12]
+    assert [record.next_tasks for record in scene.rounds] == [(4,), (8,), (12,)]
     assert [record.returned for record in scene.rounds] == [(), (), ()]
 
 
@@ -297,7 +293,7 @@ def test_run_resumed_in_a_new_life_goes_on_where_it_stood() -> None:
     policy = Recorder()
     settings = MachineSettings(tasks=1, life=2)
     scene = Scene(policy, tasks=1, life=2)
-    scene.machine.machine = Machine(settings, policy, next_task=10, returned=(TaskId(3), TaskId(7)), version=4)
+    scene.machine.machine = Machine(settings, policy, next_tasks=(10,), returned=(TaskId(3), TaskId(7)), version=4)
     a = scene.join("a")
     assert (a.lease.tasks, a.lease.version) == ((3,), 4)
     a.work()

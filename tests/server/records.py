@@ -49,7 +49,7 @@ def round_record(number: int, names: Sequence[str] = ("w1", "w2"), loss: float =
         samples=32 * per_round,
         tasks_used=per_round,
         workers=tuple(worker_record(name) for name in names),
-        next_task=per_round * number + 3,
+        next_tasks=(per_round * number + 3,),
         returned=(TaskId(7), TaskId(3), TaskId(4)),
         divisor=number / 3,
         state_crc32c=2**32 - number,

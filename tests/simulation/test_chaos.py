@@ -11,13 +11,14 @@ import pytest
 
 from paceline.coordination.effects import SendLease, SendVerdict
 from paceline.coordination.ids import LeaseId, TaskId
+from paceline.coordination.policies import POLICY_NAMES
 from tests.coordination.checked import replayed
-from tests.simulation.chaos import ALL_TASKS, HAND_MADE, SHIPPED, check, random_case
+from tests.simulation.chaos import ALL_TASKS, NEEDS_WORKERS, check, random_case
 
 SEEDS = range(25)
 
 
-@pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
+@pytest.mark.parametrize("policy", [*POLICY_NAMES, "trials"])
 def test_run_survives_whatever_happens(policy: str) -> None:
     struck: Counter[str] = Counter()
     for seed in SEEDS:
@@ -29,22 +30,24 @@ def test_run_survives_whatever_happens(policy: str) -> None:
             raise AssertionError(f"{policy}, seed {seed}: {case}") from error
         struck += result.faults
     # Each kind of fault really happened, most of them often.
-    kinds = {"Kill", "Freeze", "CutSession", "CutPush", "LoseAnswer", "CorruptPush", "Drain", "SecondProcess"}
+    kinds = {"Kill", "Freeze", "CutSession", "CutPush", "LoseAnswer", "CorruptPush", "SecondProcess"}
+    kinds |= set() if policy in NEEDS_WORKERS else {"Drain"}
     assert kinds <= set(struck), struck
     assert struck.total() > 100, struck
 
 
-@pytest.mark.parametrize("policy", [*SHIPPED, *HAND_MADE])
+@pytest.mark.parametrize("policy", [*POLICY_NAMES, "trials"])
 def test_same_settings_seed_and_events_give_identical_effects(policy: str) -> None:
     for seed in range(3):
         case = random_case(policy, seed)
         _, machine = case.run(keep=True)
-        assert len(machine.tape) > 50
+        assert len(machine.tape) > 30
         assert replayed(case.make_machine, machine.tape) == [effects for _, _, effects in machine.tape]
 
 
 @pytest.mark.parametrize("policy", ["greedy", "k-sync", "k-async"])
 def test_one_holder_at_a_time_is_told_to_keep_a_task(policy: str) -> None:
+    judged = 0
     for seed in range(10):
         case = random_case(policy, seed)
         result, machine = case.run(keep=True)
@@ -54,9 +57,10 @@ def test_one_holder_at_a_time_is_told_to_keep_a_task(policy: str) -> None:
             for effect in effects:
                 if isinstance(effect, SendVerdict) and effect.keep:
                     keepers.setdefault(effect.task, set()).add(effect.lease)
-        assert keepers
+        judged += len(keepers)
         for task, leases in keepers.items():
             assert len(leases - ended) <= 1, f"task {task} was kept in {leases} (seed {seed})"
+    assert judged > 100
 
 
 @pytest.mark.parametrize("policy", ALL_TASKS)

@@ -10,7 +10,7 @@ from paceline.allocation import allocate, ata_empirical_scores, ata_scores, cons
 from paceline.coordination import Machine, MachineSettings
 from paceline.coordination.effects import Outcome
 from paceline.coordination.ids import WorkerName
-from paceline.coordination.policies import make_policy
+from paceline.coordination.policies import PolicyOptions, make_policy
 from paceline.laws import Law
 from paceline.simulation import SimulatedWorker, Simulation, SimulationResult
 
@@ -22,7 +22,9 @@ CONSTANT_S = (0.010, 0.020, 0.040, 0.080)
 def simulate(policy: str, workers: list[SimulatedWorker], rounds: int, seed: int = 0) -> SimulationResult:
     """Run a policy without faults, heartbeats and latency; a cancel takes effect at once, as in the papers."""
     means_s = {worker.name: mean(worker) for worker in workers}
-    rule = make_policy(policy, rng=np.random.default_rng(seed), means_s=means_s, alpha_s=alpha_s(workers))
+    rule = make_policy(
+        policy, PolicyOptions(means_s=means_s, alpha_s=alpha_s(workers)), rng=np.random.default_rng(seed)
+    )
     settings = MachineSettings(
         tasks=B, rounds=rounds, min_workers=len(workers), silent_after_s=FOREVER_S, progress_s=FOREVER_S
     )

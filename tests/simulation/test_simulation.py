@@ -12,7 +12,7 @@ from paceline.coordination import Machine, MachineSettings
 from paceline.coordination.effects import AddContribution, ApplyUpdate, Effect, Outcome, SendCollect
 from paceline.coordination.events import ContributionVerified, Event, Rejection, TaskFailure
 from paceline.coordination.ids import TaskId
-from paceline.coordination.policies import make_policy
+from paceline.coordination.policies import PolicyOptions, make_policy
 from paceline.laws import Law
 from paceline.simulation import (
     CorruptPush,
@@ -50,7 +50,7 @@ def simulate(
     world: World = BEATING,
 ) -> SimulationResult:
     means_s = {worker.name: 1.0 for worker in workers}
-    rule = make_policy(policy, rng=np.random.default_rng(0), means_s=means_s)
+    rule = make_policy(policy, PolicyOptions(means_s=means_s), rng=np.random.default_rng(0))
     settings = MachineSettings(tasks=tasks, rounds=rounds, min_workers=2, silent_after_s=5.0)
     machine = Checked(Machine(settings, rule))
     return Simulation(machine, workers, faults=faults, world=world).run(until_s=1000.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.cli.commands import CommandSettings, RunCommand, ServerCommand, WorkerCommand
+from paceline.coordination.policies import POLICY_NAMES
 
 MODELS: dict[str, type[CommandSettings]] = {"run": RunCommand, "server": ServerCommand, "worker": WorkerCommand}
 
@@ -72,10 +73,23 @@ OPTIONS: tuple[Option, ...] = (
     _option("init", TRAINING, "FILE", "Start from these weights (safetensors)."),
     _option("threads", TRAINING, "N", "CPU threads of each worker; other counts may round differently."),
     # ---- policy
-    _option("policy", POLICY, "NAME", "ata-empirical, ata, greedy, uniform or fixed."),
+    _option("policy", POLICY, "NAME", f"{', '.join(POLICY_NAMES[:-1])} or {POLICY_NAMES[-1]}: see "
+            "docs/policies.md."),
     _option("constants", POLICY, "C", "How much ata and ata-empirical explore: paper, as-run or a number."),
     _option("alpha_s", POLICY, "SECONDS", "ata's bound of the noise; default: twice the largest learned one.", "alpha"),
-    _option("means_s", POLICY, "MEANS", "For fixed: seconds per task, w1=0.01,w2=0.02 or 0.01,0.02.", "means"),
+    _option("means_s", POLICY, "MEANS", "For fixed and cmab-oracle: seconds per task, w1=0.01,w2=0.02 or "
+            "0.01,0.02.", "means"),
+    _option("mean_max_s", POLICY, "SECONDS", "cmab-lcb's bound of all means; default: the largest learned one "
+            "(experimental).", "mean-max"),
+    _option("k_start", POLICY, "N", "Workers (cmab) or results (adaptive-k-sync) of the first round; --tasks is the "
+            "most. Default 1, for cmab without --switch-at all."),
+    _option("k_step", POLICY, "N", "By so many it grows."),
+    _option("switch_at", POLICY, "ROUNDS", "cmab: it grows after these rounds, 100,200,300 or every:100."),
+    _option("k_test", POLICY, "pflug|pflug-raw|distance", "adaptive-k-sync: it grows when this test says so."),
+    _option("k_burn_in", POLICY, "ROUNDS", "And not before so many rounds since the last time."),
+    _option("staleness", POLICY, "R", "Asynchronous policies: drop results R or more versions behind. Default: none, "
+            "for ringmaster twice the number of workers."),
+    _option("partition", POLICY, "N", "malenia: cut the data into N parts, each of them one worker's."),
     # ---- workers
     _option("workers", WORKERS, "N", "Worker processes to start; they are called w1, w2, ..."),
     _option("min_workers", WORKERS, "N", "Round 1 waits for this many workers."),

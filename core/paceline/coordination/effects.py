@@ -169,7 +169,8 @@ class ApplyUpdate:
         version: the version that the update makes.
         samples: samples in the sum (unweighted); `divisor` what the sum is divided by.
         loss: mean loss of the round, sum of the losses over samples.
-        scalars: numbers to compute for the policy.
+        scalars: numbers to compute for the policy, see `plan.SCALARS`.
+        mark: from now on "distance" is measured from the parameters as they are before this update.
     """
 
     version: int
@@ -178,6 +179,7 @@ class ApplyUpdate:
     loss: float
     tasks: int
     scalars: tuple[str, ...]
+    mark: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,9 +222,9 @@ class RoundRecord:
     """A committed round, one row of the ledger.
 
     Attributes:
-        next_task, returned: the task stream's position: the first id never handed out, and those handed out and not
-            applied so far, in workers' hands or not.
-        divisor: what the plan said that the sum be divided by; None: the samples.
+        next_tasks, returned: the task stream's position: the first id never handed out (one for each part of the data
+            where they belong to workers), and those handed out and not applied so far, in workers' hands or not.
+        divisor: what the sum was divided by, where that is not the samples.
         state_crc32c: checksum of the version's bytes, as the shell gave it.
     """
 
@@ -236,7 +238,7 @@ class RoundRecord:
     samples: int
     tasks_used: int
     workers: tuple[WorkerRecord, ...]
-    next_task: int
+    next_tasks: tuple[int, ...]
     returned: tuple[TaskId, ...]
     divisor: float | None = None
     state_crc32c: int | None = None

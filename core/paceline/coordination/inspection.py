@@ -41,7 +41,9 @@ def _membership_faults(state: State) -> list[str]:
 
 
 def _forgotten(state: State, lease: Lease) -> bool:
-    if lease.in_advance or lease.phase is not Phase.OPEN or lease.running or lease.kept or state.outcome is not None:
+    if lease.in_advance or lease.phase is not Phase.OPEN or state.outcome is not None:
+        return False
+    if lease.running or lease.kept or lease.undecided:
         return False
     current = state.round
     return current is None or current.full or not current.plan.refill or lease.version != state.version
@@ -55,10 +57,10 @@ def _task_faults(state: State) -> list[str]:
     for task in state.retries:
         places.setdefault(task, []).append("retries")
     for lease in state.leases.values():
-        for task in lease.running.keys() | lease.kept.keys():
+        for task in lease.running.keys() | lease.kept.keys() | lease.undecided.keys():
             places.setdefault(task, []).append(f"lease {lease.id}")
     faults += [f"task {task} is in {' and '.join(where)}" for task, where in places.items() if len(where) > 1]
-    faults += [f"task {task} was never handed out" for task in places if task >= state.queue.next_task]
+    faults += [f"task {task} was never handed out" for task in places if not state.queue.was_handed_out(task)]
     return faults
 
 
@@ -67,10 +69,10 @@ def _round_faults(state: State, current: Round) -> list[str]:
     awaiting = {lease.id for lease in state.leases.values() if lease.kept}
     if awaiting != current.awaiting:
         faults.append(f"awaits leases {sorted(current.awaiting)}, but {sorted(awaiting)} keep tasks")
-    if current.full and current.plan.quota.missing(current.counts, 0):
+    if current.full and current.quota.missing(current.counts, 0):
         faults.append("the round is full with too few tasks")
     kept = sum(len(lease.kept) for lease in state.leases.values())
-    if current.plan.task_limit_s is None and sum(current.counts.values()) != kept + current.tasks:
+    if not current.plan.limits_s and sum(current.counts.values()) != kept + current.tasks:
         faults.append(f"{sum(current.counts.values())} tasks counted, {kept} kept and {current.tasks} verified")
     if current.updating and current.awaiting:
         faults.append("the update was ordered with contributions missing")
@@ -160,6 +162,8 @@ def _state(state: State) -> str:
 
 
 def _stranded(state: State, current: Round) -> bool:
+    if state.vacant_parts():
+        return True
     return state.short and not current.full and not any(m.available(state.now) for m in state.members.values())
 
 
@@ -168,9 +172,12 @@ def _situation(state: State) -> str:
         return state.reason
     ready = sum(m.standing is Standing.ACTIVE for m in state.members.values())
     current = state.round
+    vacant = ", ".join(map(str, state.vacant_parts()))
+    if vacant and state.version:
+        return f"waiting for a worker: part {vacant} of the data has none"
     if current is None:
-        if state.version == 0 and ready < state.settings.min_workers:
-            return f"waiting for workers: {ready} of {state.settings.min_workers} are ready"
+        if state.version == 0 and ready < state.first_workers:
+            return f"waiting for workers: {ready} of {state.first_workers} are ready"
         return "waiting for a worker: none is there" if not ready else f"waiting: {state.reason}"
     if _stranded(state, current):
         return f"waiting for a worker: round {current.number} has tasks and nobody to do them"

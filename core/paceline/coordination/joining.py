@@ -71,7 +71,8 @@ def ready(state: State, event: Ready) -> None:
         first_round = 1 if state.round is None and state.version == 0 else state.version + 1 + (state.round is not None)
         state.statistics[key] = Statistics(first_round)
     state.freed[member.name] = None
-    state.changed(member, "ready", f"{member.address}, {member.device}")
+    place = _take_part(state, member)
+    state.changed(member, "ready", f"{member.address}, {member.device}{place}")
 
 
 def session_closed(state: State, event: SessionClosed) -> None:
@@ -140,8 +141,28 @@ def _depart(state: State, member: Member, what: str, reason: str) -> None:
     state.freed.pop(member.name, None)
     state.departed[member.name] = Departed(what, member.address, member.device, member.pace)
     state.changed(member, what, reason)
+    _hand_on(state, member.part)
     if claim is not None:
         _welcome_unknown(state, claim.hello)
+
+
+def _take_part(state: State, member: Member) -> str:
+    """Where data belong to workers: give a worker the first part that has none, and say so."""
+    if not state.settings.parts:
+        return ""
+    taken = {m.part for m in state.members.values()}
+    member.part = next((part for part in range(state.settings.parts) if part not in taken), None)
+    member.spare = member.part is None
+    return "; spare: every part has its worker" if member.spare else f"; has part {member.part}"
+
+
+def _hand_on(state: State, part: int | None) -> None:
+    """Give the part of a worker that is gone to a spare one, if there is any."""
+    successor = next((m for m in state.members.values() if m.spare and m.standing is Standing.ACTIVE), None)
+    if part is not None and successor is not None:
+        successor.part, successor.spare = part, False
+        state.freed[successor.name] = None
+        state.changed(successor, "ready", f"takes over part {part}")
 
 
 def _drop_claim(state: State, holder: Member) -> None:
@@ -215,7 +236,7 @@ def _say_again(state: State, member: Member, lease: Lease) -> None:
     state.send_lease(member, lease)
     if not lease.in_advance:
         for task in lease.granted:
-            if task in lease.results:
+            if task in lease.results and task not in lease.undecided:
                 state.out.append(SendVerdict(session, lease.id, task, task in lease.kept))
     if lease.phase is Phase.COLLECTING:
         state.out.append(SendCollect(session, lease.id, tuple(lease.kept)))

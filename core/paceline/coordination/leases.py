@@ -15,6 +15,7 @@ from enum import Enum
 from paceline.coordination.effects import LeaseRecord, LeaseVerdict
 from paceline.coordination.events import TaskResult
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, TaskId, WorkerName
+from paceline.coordination.plan import Share
 
 
 class Phase(Enum):
@@ -32,6 +33,8 @@ class Lease:
     Attributes:
         granted: all task ids, in the order of granting.
         running: granted and not finished.
+        share: whose its tasks are in the round's counts.
+        undecided: finished while a round was closing, in a plan that applies late work: the next round decides.
         kept: in the sum that will be pushed.
         dropped: finished, but not wanted.
         given_up: taken from the worker unfinished; a late report of one changes nothing but the bill.
@@ -42,6 +45,7 @@ class Lease:
     id: LeaseId
     worker: WorkerName
     incarnation: Incarnation
+    share: Share
     version: int
     in_advance: bool
     task_limit_s: float | None
@@ -49,6 +53,7 @@ class Lease:
     phase: Phase = Phase.OPEN
     granted: list[TaskId] = field(default_factory=list)
     running: dict[TaskId, None] = field(default_factory=dict)
+    undecided: dict[TaskId, None] = field(default_factory=dict)
     kept: dict[TaskId, None] = field(default_factory=dict)
     dropped: list[TaskId] = field(default_factory=list)
     given_up: set[TaskId] = field(default_factory=set)

@@ -18,7 +18,7 @@ Modules: state (all data), joining (sessions, names, loss), working (reports), p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.coordination import inspection, joining, planning, pushing, timing, working
@@ -97,7 +97,7 @@ class Machine:
     Args:
         settings: numbers that rule it.
         policy: plans its rounds.
-        next_task, returned: the task stream's position (at resume).
+        next_tasks, returned: the task streams' position (at resume).
         version: updates made before (at resume).
     """
 
@@ -106,11 +106,12 @@ class Machine:
         settings: MachineSettings,
         policy: Policy,
         *,
-        next_task: int = 0,
+        next_tasks: Sequence[int] = (),
         returned: tuple[TaskId, ...] = (),
         version: int = 0,
     ) -> None:
-        self._state = State(settings, policy, TaskQueue(next_task, returned), version=version)
+        queue = TaskQueue(next_tasks, returned, max(settings.parts, 1))
+        self._state = State(settings, policy, queue, version=version)
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event in.

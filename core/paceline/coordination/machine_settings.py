@@ -12,7 +12,8 @@ class MachineSettings:
     Attributes:
         tasks: B, tasks per round, as policies are told.
         rounds: the run ends after this many; None: when stopped.
-        min_workers: round 1 waits for this many ready workers.
+        min_workers: round 1 waits for this many ready workers, or for as many as the policy or the parts need.
+        parts: the data belong to workers in so many parts, one worker each; 0: they do not.
         life: of the server; lease ids of different lives differ.
         lost_after_s: a closed session that is not resumed within this time makes its worker lost.
         silent_after_s: so does silence of this length. Longer than any hold of the interpreter's lock by computing.
@@ -27,6 +28,7 @@ class MachineSettings:
     tasks: int
     rounds: int | None = None
     min_workers: int = 1
+    parts: int = 0
     life: int = 1
     lost_after_s: float = 1.0
     silent_after_s: float = 10.0

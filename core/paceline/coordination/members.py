@@ -9,6 +9,7 @@ from enum import Enum
 from paceline.coordination.events import Hello
 from paceline.coordination.ids import Incarnation, LeaseId, SessionId, WorkerName
 from paceline.coordination.leases import Lease
+from paceline.coordination.plan import Share, part_name
 
 
 class Standing(Enum):
@@ -63,6 +64,7 @@ class Member:
         heard_at, progress_at: last sign of life, and of work.
         settled: the last leases that ended by an accepted push: a repeated push is acknowledged again.
         aside_until: gets no tasks before this time.
+        part: of the data, where they belong to workers; `spare`: all parts have their worker already.
         timer_at: its earliest entry in the timer heap.
     """
 
@@ -78,6 +80,8 @@ class Member:
     closed_at: float | None = None
     computing_since: float | None = None
     aside_until: float = 0.0
+    part: int | None = None
+    spare: bool = False
     timer_at: float = math.inf
     warned: bool = False
     claim: Claim | None = None
@@ -85,8 +89,14 @@ class Member:
     settled: dict[LeaseId, None] = field(default_factory=dict)
 
     def available(self, now: float) -> bool:
-        """May be given tasks: ready, connected, not put aside, not leaving."""
-        return self.standing is Standing.ACTIVE and self.session is not None and self.aside_until <= now
+        """May be given tasks: ready, connected, not put aside, not leaving, not spare."""
+        ready = self.standing is Standing.ACTIVE and self.session is not None
+        return ready and self.aside_until <= now and not self.spare
+
+    @property
+    def share(self) -> Share:
+        """Whose its tasks are in a round's counts."""
+        return self.name if self.part is None else part_name(self.part)
 
     def running_tasks(self) -> int:
         """Tasks that it has been given and has not finished."""

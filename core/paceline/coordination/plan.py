@@ -6,23 +6,31 @@ A `Plan` can say everything that the published schemes need (architecture.md, "T
     ATA, uniform, fixed           all tasks    no      -       dropped          by score
     CMAB                          r            no      -       dropped          1 for each of r workers
     greedy/Rennala, K-batch-sync  B            yes     yes     dropped          1 each
-    K-sync, backup workers        K, n-b       no      yes     dropped          1 each
+    K-sync, backup workers        K, n-b       no      yes     dropped          1 each, also who comes free later
     K-async                       K            no      no      applied          1 for each free worker
     K-batch-async, ASGD           K, 1         yes     no      applied          1 for each free worker
-    Ringmaster                    1            yes     no      applied up to R  1 for each free worker
-    Malenia                       harmonic     yes     yes     dropped          1 each, with weights
-    MindFlayer                    trials       no      -       dropped          by policy, with a time limit
+    Ringmaster                    1            yes     no      applied below R  1 for each free worker
+    Malenia                       harmonic     yes     yes     dropped          1 each, weighed by what each did
+    MindFlayer                    trials       no      -       dropped          by policy, with time limits
 
 A policy is pure: no clock, no I/O; chance comes from the generator that it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from paceline.coordination.ids import TaskId, WorkerName
+from paceline.coordination.ids import WorkerName
+
+Share: TypeAlias = str
+"""Whose a task is in the counts that fill a quota: its worker's name or, where data belong to workers, its part's."""
+
+
+def part_name(part: int) -> Share:
+    """Name a part of the data."""
+    return f"part {part}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +43,7 @@ class WorkerView:
         rounds: rounds since this worker joined, the present one included (1-based); equals the round
             number for a founder.
         founder: joined before round 1 was planned.
+        part: the part of the data that it draws from, where data belong to workers.
     """
 
     name: WorkerName
@@ -42,6 +51,7 @@ class WorkerView:
     busy_s: float
     rounds: int
     founder: bool
+    part: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +77,15 @@ class View:
 class Quota(Protocol):
     """When a round has enough kept tasks. The machine asks only this."""
 
-    def missing(self, kept: Mapping[WorkerName, int], in_flight: int) -> int:
+    def missing(self, kept: Mapping[Share, int], in_flight: int) -> int:
         """Return how many more tasks must be started, given those kept and those in flight (0: none).
 
         With `in_flight` 0 the answer is 0 exactly when the kept tasks suffice.
         """
+        ...
+
+    def wants(self, share: Share, kept: Mapping[Share, int]) -> bool:
+        """Tell whether one more task of this share is of use while the quota is open."""
         ...
 
 
@@ -81,9 +95,29 @@ class Count:
 
     tasks: int
 
-    def missing(self, kept: Mapping[WorkerName, int], in_flight: int) -> int:
+    def missing(self, kept: Mapping[Share, int], in_flight: int) -> int:
         """See `Quota.missing`."""
         return max(0, self.tasks - sum(kept.values()) - in_flight)
+
+    def wants(self, share: Share, kept: Mapping[Share, int]) -> bool:
+        """See `Quota.wants`."""
+        del share, kept
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Exactly:
+    """Enough are just so many tasks of each share: what a weighed round has become when its quota was met."""
+
+    tasks: Mapping[Share, int]
+
+    def missing(self, kept: Mapping[Share, int], in_flight: int) -> int:
+        """See `Quota.missing`."""
+        return max(0, sum(max(0, tasks - kept.get(share, 0)) for share, tasks in self.tasks.items()) - in_flight)
+
+    def wants(self, share: Share, kept: Mapping[Share, int]) -> bool:
+        """See `Quota.wants`."""
+        return kept.get(share, 0) < self.tasks.get(share, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +131,13 @@ class Plan:
         cancel: work that is in flight when the quota is full is cancelled; else it goes on into later rounds.
         max_staleness: a result of an older version is kept if it is at most this many versions behind;
             0 drops all late work, None keeps all.
-        task_limit_s: a task that takes longer is given up by its worker and counts as a trial that failed.
-        weights: factor of each worker's contribution in the sum, 1 where not named.
-        divisor: the sum is divided by this, None means by the samples in it.
-        scalars: names of numbers that the shell computes at the update and hands to `Policy.updated`
-            ("inner-product", "distance").
+        join_in: whoever comes free in the open round and had no task in it is given one.
+        limits_s: a task of this worker that takes longer is given up and counts as a trial that failed.
+        weigh: gives, when the quota is met, the factor of each share's contributions, by the tasks kept of each; no
+            share can have more after that. None: 1 each.
+        divisor_tasks: the sum is divided by the samples of so many tasks; None: by the (weighed) samples in it.
+        scalars: names of numbers that the shell computes at the update, see `SCALARS`.
+        mark: the parameters that this round starts from are what "distance" is measured from, until the next mark.
         reason: why, in words, for `paceline status` and the log.
     """
 
@@ -111,10 +147,12 @@ class Plan:
     refill: bool = False
     cancel: bool = False
     max_staleness: int | None = 0
-    task_limit_s: float | None = None
-    weights: Mapping[WorkerName, float] = field(default_factory=dict)
-    divisor: float | None = None
+    join_in: bool = False
+    limits_s: Mapping[WorkerName, float] = field(default_factory=dict)
+    weigh: Callable[[Mapping[Share, int]], Mapping[Share, float]] | None = None
+    divisor_tasks: float | None = None
     scalars: tuple[str, ...] = ()
+    mark: bool = False
 
     @property
     def kept_in_advance(self) -> bool:
@@ -126,25 +164,65 @@ class Plan:
         return (
             not self.refill
             and self.max_staleness == 0
-            and self.task_limit_s is None
+            and not self.limits_s
+            and self.weigh is None
             and self.quota.missing({}, total) == 0
             and self.quota.missing({}, total - 1) > 0
         )
 
 
+SCALARS = {
+    "inner-product": "of this update's averaged gradient and the one before; 0 at the first",
+    "squared-norm": "of the averaged gradient",
+    "variance": "of the contributions' gradients about their average, squared norm, unbiased; 0 for a single one",
+    "distance": "squared, of the new parameters from the marked ones",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A task that a worker finished in a round, used or not: the feedback of the bandit."""
+    """A task that a worker finished or ran into its limit with, used or not: the feedback of the bandit.
+
+    Attributes:
+        seconds: that it took; with `cut` it was given up after so long.
+    """
 
     worker: WorkerName
-    task: TaskId
     seconds: float
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a policy hears of an update.
+
+    Attributes:
+        version: the new one.
+        loss: the round's mean loss.
+        scalars: those that its plan asked for.
+        finished: all tasks that ended in the round.
+    """
+
+    version: int
+    loss: float
+    scalars: Mapping[str, float]
+    finished: tuple[Finished, ...] = ()
 
 
 class Policy(Protocol):
-    """A rule that plans rounds."""
+    """A rule that plans rounds.
+
+    Attributes:
+        name: as users say it.
+        needs: round 1 waits for so many workers.
+    """
 
     name: str
+
+    @property
+    def needs(self) -> int:
+        """See the class."""
+        ...
 
     def plan(self, view: View) -> Plan:
         """Plan the round, or (`view.again`) the tasks of the round that lost their holder.
@@ -154,6 +232,6 @@ class Policy(Protocol):
         """
         ...
 
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
-        """Hear of an update: the new version, the round's mean loss and the scalars asked for."""
+    def updated(self, update: Update) -> None:
+        """Hear of an update."""
         ...

@@ -9,10 +9,11 @@ from paceline.coordination.events import UpdateApplied, UpdateFailed
 from paceline.coordination.ids import TaskId, WorkerName
 from paceline.coordination.leases import Phase
 from paceline.coordination.members import Member, Standing
-from paceline.coordination.plan import View, WorkerView
+from paceline.coordination.plan import Exactly, Update, View, WorkerView
 from paceline.coordination.resting import cancel, collect
 from paceline.coordination.rounds import Round
 from paceline.coordination.state import MachineError, State
+from paceline.coordination.working import decide_late
 
 
 def advance(state: State) -> None:
@@ -36,10 +37,14 @@ def updated(state: State, event: UpdateApplied) -> None:
     current = state.round
     if current is None or not current.updating or event.version != current.number:
         raise MachineError(f"update to version {event.version} was not ordered; recently: {list(state.story)}")
-    for statistics, seconds in current.finished:
-        statistics.tasks_done += 1
-        statistics.busy_s += seconds
-    state.policy.updated(event.version, event.loss, dict(event.scalars))
+    for statistics, task in current.finished:
+        # A trial that was cut off says only that it would have taken longer.
+        if not task.cut:
+            statistics.tasks_done += 1
+            statistics.busy_s += task.seconds
+    ended = tuple(task for _, task in current.finished)
+    scalars = dict(event.scalars)
+    state.policy.updated(Update(version=event.version, loss=event.loss, scalars=scalars, finished=ended))
     state.version = event.version
     state.out += state.records
     state.out.append(_record(state, current, event))
@@ -68,9 +73,9 @@ def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
         samples=current.samples,
         tasks_used=current.tasks,
         workers=tuple(account.record(name, state.now) for name, account in state.accounts.items()),
-        next_task=state.queue.next_task,
+        next_tasks=state.queue.next_tasks,
         returned=_unused(state),
-        divisor=current.plan.divisor,
+        divisor=current.divisor,
         state_crc32c=event.state_crc32c,
     )
 
@@ -80,7 +85,8 @@ def _unused(state: State) -> tuple[TaskId, ...]:
 
     Those still in workers' hands (of rounds that let work go on) are among them: their leases die with this server.
     """
-    in_hand = (task for lease in state.leases.values() for task in lease.running.keys() | lease.kept.keys())
+    leases = state.leases.values()
+    in_hand = (task for lease in leases for task in lease.running.keys() | lease.kept.keys() | lease.undecided.keys())
     return tuple(sorted({*state.queue.returned, *state.retries, *in_hand}))
 
 
@@ -88,9 +94,12 @@ def _plan(state: State) -> None:
     """Ask the policy for the next round, if there is anybody to do it."""
     ready = [m for m in state.members.values() if m.available(state.now)]
     free = [m for m in ready if not m.leases]
-    if state.version == 0 and len(ready) < state.settings.min_workers and not state.leases:
+    if state.version == 0 and len(ready) < state.first_workers and not state.leases:
         return
-    in_flight = any(lease.phase is Phase.OPEN and lease.running for lease in state.leases.values())
+    if state.vacant_parts():
+        return
+    open_leases = [lease for lease in state.leases.values() if lease.phase is Phase.OPEN]
+    in_flight = any(lease.running or lease.undecided for lease in open_leases)
     if not free and not in_flight:
         return
     number = state.version + 1
@@ -103,6 +112,7 @@ def _plan(state: State) -> None:
         number=number,
         plan=plan,
         in_advance=plan.kept_in_advance,
+        quota=plan.quota,
         opened_s=state.now,
         allocation=tuple(given.items()),
     )
@@ -118,6 +128,9 @@ def _plan(state: State) -> None:
         member = state.members[name]
         state.account(name).planned += count
         state.open_lease(member, _draw(state, member, count), in_advance=state.round.in_advance)
+    if state.undecided:
+        decide_late(state)
+        _tend(state, state.round)
 
 
 def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> View:
@@ -134,6 +147,7 @@ def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> Vi
                 busy_s=known.busy_s,
                 rounds=max(1, number - known.first_round + 1),
                 founder=known.founder,
+                part=member.part,
             )
         )
     joined = sum(m.standing is Standing.ACTIVE for m in state.members.values())
@@ -144,7 +158,7 @@ def _tend(state: State, current: Round) -> None:
     """See whether the round is full, needs hands, or can be committed."""
     if current.stale:
         current.stale = False
-        full = current.plan.quota.missing(current.counts, 0) == 0
+        full = current.quota.missing(current.counts, 0) == 0
         if full and not current.full:
             _close(state, current)
         elif current.full and not full:
@@ -153,21 +167,27 @@ def _tend(state: State, current: Round) -> None:
             state.freed.update(dict.fromkeys(state.members))
     if not current.full:
         if current.plan.refill:
-            _refill(state)
-        elif state.short:
+            _refill(state, current)
+        elif current.plan.join_in:
+            _let_join_in(state, current)
+        if state.short and not current.plan.refill:
             _plan_again(state, current)
             if current.stale:
                 _tend(state, current)
                 return
     elif not current.awaiting:
         _commit(state, current)
-    if current.full or current.plan.refill:
+    if current.full or current.plan.join_in or (current.plan.refill and not state.vacant_parts()):
         state.freed.clear()
 
 
 def _close(state: State, current: Round) -> None:
     """The quota is met: collect what is kept; cancel, or let go on, what is not."""
     current.full = True
+    if current.plan.weigh is not None and not current.weights:
+        # What each share has done is settled: one that is lost is done again by its successor, to the same weight.
+        current.quota = Exactly(dict(current.counts))
+        current.weights = current.plan.weigh(current.counts)
     for lease in list(state.leases.values()):
         member = state.members[lease.worker]
         if lease.in_advance or lease.phase is not Phase.OPEN:
@@ -186,24 +206,43 @@ def _commit(state: State, current: Round) -> None:
         return
     current.updating = True
     samples = max(current.samples, 1)
+    if current.plan.divisor_tasks is not None:
+        current.divisor = current.plan.divisor_tasks * samples / current.tasks
+    elif current.weights:
+        current.divisor = current.weighed_samples
     state.out.append(
         ApplyUpdate(
             version=current.number,
             samples=current.samples,
-            divisor=samples if current.plan.divisor is None else current.plan.divisor,
+            divisor=samples if current.divisor is None else current.divisor,
             # fsum is exact, so the loss does not depend on the order of arrival.
             loss=math.fsum(current.losses) / samples,
             tasks=current.tasks,
             scalars=current.plan.scalars,
+            mark=current.plan.mark,
         )
     )
 
 
-def _refill(state: State) -> None:
+def _let_join_in(state: State, current: Round) -> None:
+    """Give a task to whoever has come free since the plan and had none in this round."""
+    for name in state.freed:
+        member = state.members.get(name)
+        if member is None or member.leases or name in current.granted or not member.available(state.now):
+            continue
+        state.open_lease(member, _draw(state, member, 1), in_advance=False)
+        state.account(name).planned += 1
+
+
+def _refill(state: State, current: Round) -> None:
     """Give another task of the round to whoever is free."""
+    if state.vacant_parts():
+        return
     for name in list(state.freed):
         member = state.members.get(name)
         if member is None or not member.available(state.now):
+            continue
+        if not current.quota.wants(member.share, current.counts):
             continue
         if not member.leases:
             lease = state.open_lease(member, _draw(state, member, 1), in_advance=False)
@@ -224,7 +263,7 @@ def _plan_again(state: State, current: Round) -> None:
         for lease in state.leases.values()
         if lease.phase is Phase.OPEN and not lease.in_advance
     )
-    missing = current.plan.quota.missing(current.counts, in_flight)
+    missing = current.quota.missing(current.counts, in_flight)
     able = [m for m in state.members.values() if m.available(state.now) and (current.in_advance or not m.leases)]
     for task in sorted(state.retries):
         member = _other_hands(state, able, task)
@@ -268,10 +307,12 @@ def _draw(state: State, member: Member, count: int) -> list[TaskId]:
     """Take the next tasks for a worker: failed ones that it may try first, then the stream's."""
     mine = [task for task in sorted(state.retries) if _may_try(state, member.name, task)][:count]
     state.retries.difference_update(mine)
-    return mine + state.queue.take(count - len(mine))
+    return mine + state.queue.take(count - len(mine), member.part)
 
 
 def _may_try(state: State, worker: WorkerName, task: TaskId) -> bool:
+    if state.settings.parts:
+        return state.members[worker].part == task % state.settings.parts
     failed = {attempt.worker for attempt in state.attempts.get(task, ())}
     everybody = {m.name for m in state.members.values() if m.standing is Standing.ACTIVE}
     return worker not in failed or not everybody - failed

@@ -101,6 +101,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
         account.used_s += result.seconds
         current.tasks += 1
         current.samples += result.samples
+        current.weighed_samples += current.weights.get(lease.share, 1.0) * result.samples
         current.losses.append(result.loss_sum)
         _blame_failures(state, lease, result.task)
     account.last_s = state.now
@@ -109,7 +110,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
     # A worker does one task at a time: what it gave up was one task, begun in vain.
     state.waste(lease.worker, wasted_s, int(wasted_s > 0.0))
     lease.wasted_s += wasted_s
-    weight = current.plan.weights.get(lease.worker, 1.0)
+    weight = current.weights.get(lease.share, 1.0)
     current.awaiting.discard(lease.id)
     lease.results = {result.task: result for result in push.results}
     partly = len(lease.kept) < len(lease.granted)

@@ -14,7 +14,7 @@ def rest(state: State, member: Member, lease: Lease) -> None:
     A lease kept in advance is its worker's own to push. Where nobody is cut off at the close, a lease is collected at
     its first result, so that it never holds kept and unfinished tasks at once when the round ends.
     """
-    if lease.in_advance or lease.phase is not Phase.OPEN or lease.running:
+    if lease.in_advance or lease.phase is not Phase.OPEN or lease.running or lease.undecided:
         return
     current = state.round
     more = (
@@ -26,6 +26,9 @@ def rest(state: State, member: Member, lease: Lease) -> None:
     )
     if more and current is not None and (current.plan.cancel or not lease.kept):
         state.freed[member.name] = None
+    elif lease.kept and current is not None and current.plan.weigh is not None and not current.full:
+        # What it weighs is known at the close, where it is collected.
+        return
     elif lease.kept:
         collect(state, member, lease)
     else:

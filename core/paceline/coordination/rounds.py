@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from paceline.coordination.effects import WorkerRecord
 from paceline.coordination.ids import LeaseId, WorkerName
 from paceline.coordination.members import Statistics
-from paceline.coordination.plan import Plan
+from paceline.coordination.plan import Finished, Plan, Quota, Share
 
 
 @dataclass(slots=True)
@@ -42,11 +43,14 @@ class Round:
 
     Attributes:
         number: 1-based; the update makes this version.
-        counts: tasks that fill the quota, by worker: kept ones, and trials that ran into the time limit.
+        quota: the plan's; where contributions are weighed, just what was kept when it was met.
+        weights: of each share's contributions, where they are weighed.
+        counts: tasks that fill the quota, by share: kept ones, and trials that ran into the time limit.
         awaiting: leases with kept tasks whose contribution is not verified.
         full: the quota is met: nothing more is kept; the round waits for the contributions of what is.
         updating: the update is ordered.
-        finished: seconds of every task that finished in the round, whose they are: the bandit's feedback.
+        finished: every task that ended in the round, and the statistics that it belongs to: the bandit's feedback.
+        divisor: what the sum is divided by, once the update is ordered; None: the samples in it.
         granted: tasks given to each worker in this round, planned again ones included.
         losses: loss sums of the verified tasks.
         stale: the counts have changed since the quota was last asked.
@@ -57,7 +61,9 @@ class Round:
     in_advance: bool
     opened_s: float
     allocation: tuple[tuple[WorkerName, int], ...]
-    counts: dict[WorkerName, int] = field(default_factory=dict)
+    quota: Quota
+    weights: Mapping[Share, float] = field(default_factory=dict)
+    counts: dict[Share, int] = field(default_factory=dict)
     granted: dict[WorkerName, int] = field(default_factory=dict)
     awaiting: set[LeaseId] = field(default_factory=set)
     full: bool = False
@@ -65,14 +71,16 @@ class Round:
     tasks: int = 0
     samples: int = 0
     losses: list[float] = field(default_factory=list)
-    finished: list[tuple[Statistics, float]] = field(default_factory=list)
+    weighed_samples: float = 0.0
+    divisor: float | None = None
+    finished: list[tuple[Statistics, Finished]] = field(default_factory=list)
     stale: bool = True
 
-    def count(self, worker: WorkerName, tasks: int) -> None:
+    def count(self, share: Share, tasks: int) -> None:
         """Add to (or take from) the tasks that fill the quota."""
         self.stale = True
-        total = self.counts.get(worker, 0) + tasks
+        total = self.counts.get(share, 0) + tasks
         if total:
-            self.counts[worker] = total
+            self.counts[share] = total
         else:
-            self.counts.pop(worker, None)
+            self.counts.pop(share, None)

@@ -78,6 +78,7 @@ class State:
         retries: failed tasks that wait for a worker that has not failed them.
         freed: names that may have become free since `advance` last looked.
         short: tasks of the round may have lost their holder.
+        undecided: finished tasks on which the next round decides, in the order of their reports.
         accounts, records: per worker and of ended leases, from the last commit to the next.
     """
 
@@ -103,12 +104,23 @@ class State:
     retries: set[TaskId] = field(default_factory=set)
     freed: dict[WorkerName, None] = field(default_factory=dict)
     short: bool = False
+    undecided: list[tuple[LeaseId, TaskId]] = field(default_factory=list)
     accounts: dict[WorkerName, Account] = field(default_factory=dict)
     records: list[LeaseRecord] = field(default_factory=list)
     last_granted: dict[WorkerName, int] = field(default_factory=dict)
     timers: list[tuple[float, WorkerName]] = field(default_factory=list)
     story: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=32))
     next_lease: int = 0
+
+    @property
+    def first_workers(self) -> int:
+        """Round 1 waits for so many."""
+        return max(self.settings.min_workers, self.policy.needs, self.settings.parts)
+
+    def vacant_parts(self) -> list[int]:
+        """List the parts of the data that have no worker: no round can do without them."""
+        taken = {member.part for member in self.members.values()}
+        return [part for part in range(self.settings.parts) if part not in taken]
 
     def account(self, worker: WorkerName) -> Account:
         """Give a worker's account since the last commit."""
@@ -146,9 +158,10 @@ class State:
             id=LeaseId(self.settings.life * LEASES_PER_LIFE + self.next_lease),
             worker=member.name,
             incarnation=member.incarnation,
+            share=member.share,
             version=self.version,
             in_advance=in_advance,
-            task_limit_s=current.plan.task_limit_s,
+            task_limit_s=current.plan.limits_s.get(member.name),
             opened_s=self.now,
         )
         self.next_lease += 1
@@ -186,7 +199,7 @@ class State:
         if self.round is not None:
             self.round.granted[member.name] = self.round.granted.get(member.name, 0) + len(tasks)
             if lease.in_advance:
-                self.round.count(member.name, len(tasks))
+                self.round.count(lease.share, len(tasks))
                 self.round.awaiting.add(lease.id)
         self.arm(member, self.now + self.settings.progress_s)
 
@@ -195,7 +208,7 @@ class State:
         del lease.kept[task]
         self.short = True
         if self.round is not None:
-            self.round.count(lease.worker, -1)
+            self.round.count(lease.share, -1)
             if not lease.kept:
                 self.round.awaiting.discard(lease.id)
 
@@ -208,6 +221,10 @@ class State:
             self.unkeep(lease, task)
             if task not in lease.running:
                 self.put_back(task)
+        for task in lease.undecided:
+            self.waste(lease.worker, lease.results[task].seconds, 1)
+            lease.wasted_s += lease.results[task].seconds
+            self.put_back(task)
         for task in lease.give_up_running():
             self.short = True
             self.put_back(task)

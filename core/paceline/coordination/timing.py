@@ -78,7 +78,7 @@ def _task_s(state: State, member: Member) -> float | None:
     known = state.learned(member)
     if known.mean_s is not None or state.round is None:
         return known.mean_s
-    seconds = [task_s for whose, task_s in state.round.finished if whose is known]
+    seconds = [task.seconds for whose, task in state.round.finished if whose is known]
     return sum(seconds) / len(seconds) if seconds else None
 
 

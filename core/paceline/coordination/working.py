@@ -15,6 +15,7 @@ from paceline.coordination.ids import LeaseId, SessionId, TaskId, WorkerName
 from paceline.coordination.joining import leave
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Member, Standing
+from paceline.coordination.plan import Finished
 from paceline.coordination.resting import rest
 from paceline.coordination.state import Attempt, State
 
@@ -29,15 +30,28 @@ def task_reported(state: State, event: TaskReported) -> None:
         _late_report(state, member, lease, event.result)
         return
     finished(state, member, lease, event.result)
-    if not lease.in_advance:
-        keep = _admissible(state, lease)
-        if member.session is not None:
-            state.out.append(SendVerdict(member.session, lease.id, task, keep))
-        if keep:
-            _keep(state, lease, task)
-        else:
-            _drop(state, lease, task)
-        rest(state, member, lease)
+    if lease.in_advance:
+        return
+    if _between_rounds(state, lease):
+        lease.undecided[task] = None
+        state.undecided.append((lease.id, task))
+    else:
+        _decide(state, member, lease, task)
+
+
+def decide_late(state: State) -> None:
+    """Decide on what was reported while the last round was closing, in order, as long as the new one takes more."""
+    current, waiting = state.round, state.undecided
+    state.undecided = []
+    for number, (lease_id, task) in enumerate(waiting):
+        lease = state.leases.get(lease_id)
+        if lease is None or task not in lease.undecided:
+            continue
+        if current is None or current.quota.missing(current.counts, 0) == 0:
+            state.undecided = waiting[number:]
+            return
+        del lease.undecided[task]
+        _decide(state, state.members[lease.worker], lease, task)
 
 
 def valid(result: TaskResult) -> bool:
@@ -51,8 +65,7 @@ def finished(state: State, member: Member, lease: Lease, result: TaskResult) -> 
     """Book a finished task: it counts for the worker that ran it, used or not."""
     lease.running.pop(result.task, None)
     lease.results[result.task] = result
-    if state.round is not None:
-        state.round.finished.append((state.learned(member), result.seconds))
+    _learn(state, member, Finished(member.name, result.seconds))
     member.computing_since = state.now if member.running_tasks() else None
 
 
@@ -71,7 +84,8 @@ def task_failed(state: State, event: TaskFailed) -> None:
         state.unkeep(lease, event.task)
     state.short = True
     if event.failure is TaskFailure.TIME_LIMIT:
-        _trial_over(state, member, event.task)
+        _learn(state, member, Finished(member.name, seconds, cut=True))
+        _trial_over(state, lease, event.task)
     else:
         attempt_failed(state, member.name, event.task, event.message, event.traceback_text)
     state.freed[member.name] = None
@@ -85,7 +99,8 @@ def attempt_failed(state: State, worker: WorkerName, task: TaskId, message: str,
     state.retries.add(task)
     workers = list(dict.fromkeys(attempt.worker for attempt in attempts))
     others = [m for m in state.members.values() if m.standing is Standing.ACTIVE and m.name != worker]
-    alone = len(attempts) > 1 and not others
+    # Where data belong to workers nobody else may try it.
+    alone = len(attempts) > 1 and (not others or state.settings.parts > 0)
     if len(workers) > 1 or alone or len(attempts) >= state.settings.attempts:
         reason = f"task {task} failed on {', '.join(workers)}: {message}"
         state.finish(Outcome.FAILED, reason, task, traceback_text)
@@ -139,8 +154,29 @@ def _late_report(state: State, member: Member, lease: Lease, result: TaskResult)
         finished(state, member, lease, result)
         state.waste(member.name, result.seconds, 1)
         lease.wasted_s += result.seconds
-    elif not lease.in_advance and task in lease.results and task not in lease.given_up and member.session is not None:
+    elif task in lease.undecided or lease.in_advance or member.session is None:
+        return
+    elif task in lease.results and task not in lease.given_up:
         state.out.append(SendVerdict(member.session, lease.id, task, task in lease.kept))
+
+
+def _between_rounds(state: State, lease: Lease) -> bool:
+    """Tell whether a result belongs to the next round: this one is closing, and the plan applies late work."""
+    current = state.round
+    if current is None or lease.phase is not Phase.OPEN:
+        return False
+    return (current.full or current.updating) and current.plan.max_staleness != 0
+
+
+def _decide(state: State, member: Member, lease: Lease, task: TaskId) -> None:
+    keep = _admissible(state, lease)
+    if member.session is not None:
+        state.out.append(SendVerdict(member.session, lease.id, task, keep))
+    if keep:
+        _keep(state, lease, task)
+    else:
+        _drop(state, lease, task)
+    rest(state, member, lease)
 
 
 def _admissible(state: State, lease: Lease) -> bool:
@@ -149,14 +185,19 @@ def _admissible(state: State, lease: Lease) -> bool:
         return False
     staleness = state.version - lease.version
     limit = current.plan.max_staleness
-    return limit is None or staleness <= limit
+    return (limit is None or staleness <= limit) and current.quota.wants(lease.share, current.counts)
+
+
+def _learn(state: State, member: Member, finished: Finished) -> None:
+    if state.round is not None:
+        state.round.finished.append((state.learned(member), finished))
 
 
 def _keep(state: State, lease: Lease, task: TaskId) -> None:
     current = state.round
     if current is not None:
         lease.kept[task] = None
-        current.count(lease.worker, 1)
+        current.count(lease.share, 1)
         current.awaiting.add(lease.id)
 
 
@@ -168,7 +209,7 @@ def _drop(state: State, lease: Lease, task: TaskId) -> None:
     state.short = True
 
 
-def _trial_over(state: State, member: Member, task: TaskId) -> None:
+def _trial_over(state: State, lease: Lease, task: TaskId) -> None:
     state.put_back(task)
     if state.round is not None:
-        state.round.count(member.name, 1)
+        state.round.count(lease.share, 1)

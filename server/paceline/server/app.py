@@ -186,13 +186,7 @@ class Server:
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _assemble(self, settings: RunSettings, prepared: Preparation) -> None:
-        policy = make_policy(
-            settings.policy,
-            rng=np.random.default_rng(settings.seed),
-            constants=settings.constants,
-            alpha_s=settings.alpha_s,
-            means_s=settings.means_s,
-        )
+        policy = make_policy(settings.policy, settings.policy_options(), rng=np.random.default_rng(settings.seed))
         radius_constant = constant_for("ata-empirical", settings.constants)
         self._driver = driver = Driver(Machine(prepared.machine_settings(settings, radius_constant), policy))
         driver.final = self._explain
@@ -220,7 +214,13 @@ class Server:
         """Name the samples of the task that failed everywhere; show the user's traceback of a failed update."""
         settings = self._settings
         if finish.task is not None:
-            ids = task_samples(settings.seed, finish.task, settings.micro_batch, self._prepared.fingerprint.n_samples)
+            ids = task_samples(
+                settings.seed,
+                finish.task,
+                settings.micro_batch,
+                self._prepared.fingerprint.n_samples,
+                settings.partition,
+            )
             named = ", ".join(map(str, ids[:_SAMPLES_NAMED].tolist()))
             more = f" and {len(ids) - _SAMPLES_NAMED} more" if len(ids) > _SAMPLES_NAMED else ""
             return dataclasses.replace(finish, reason=f"{finish.reason} (samples {named}{more} of the dataset)")

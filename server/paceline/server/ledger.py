@@ -6,7 +6,7 @@ consistent cut whenever the process dies. WAL with synchronous=NORMAL: a killed 
 committed (at most COMMIT_EVERY_S); a power cut may lose the last commits too, and damages nothing.
 
 Tables (docs/run-directory.md describes each column): meta, rounds, leases, workers, events. Together the kept task ids,
-versions and weights of the leases allow a replay in a single process; next_task, returned and the workers' accounts of
+versions and weights of the leases allow a replay in a single process; next_tasks, returned and the workers' accounts of
 the last round are the data position and statistics.
 """
 
@@ -39,7 +39,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rounds (
     round INTEGER PRIMARY KEY, version INTEGER NOT NULL, allocation TEXT NOT NULL, reason TEXT NOT NULL,
     opened_s REAL NOT NULL, seconds REAL NOT NULL, worker_s REAL NOT NULL, wasted_s REAL NOT NULL, loss REAL,
-    samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL, next_task INTEGER NOT NULL, returned TEXT NOT NULL,
+    samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL, next_tasks TEXT NOT NULL, returned TEXT NOT NULL,
     workers TEXT NOT NULL, divisor REAL, state_crc32c INTEGER);
 CREATE TABLE leases (
     place INTEGER PRIMARY KEY, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL, incarnation TEXT NOT NULL,
@@ -192,7 +192,7 @@ def _round(record: RoundRecord, now_s: float) -> list[Statement]:
         record.loss if math.isfinite(record.loss) else None,
         record.samples,
         record.tasks_used,
-        record.next_task,
+        " ".join(map(str, record.next_tasks)),
         format_ranges(record.returned),
         json.dumps([asdict(worker) for worker in record.workers]),
         record.divisor,

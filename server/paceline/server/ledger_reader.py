@@ -152,7 +152,7 @@ def _round(row: sqlite3.Row) -> RoundRecord:
         samples=row["samples"],
         tasks_used=row["tasks_used"],
         workers=tuple(WorkerRecord(**worker) for worker in json.loads(row["workers"])),
-        next_task=row["next_task"],
+        next_tasks=tuple(map(int, row["next_tasks"].split())),
         returned=parse_ranges(row["returned"]),
         divisor=row["divisor"],
         state_crc32c=row["state_crc32c"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from paceline.coordination.machine_settings import MachineSettings
+from paceline.coordination.policies import SINGLE_RESULT
 from paceline.errors import SettingsError
 from paceline.fingerprint import JobFingerprint, fingerprint
 from paceline.flat import FlatModel, build_model
@@ -65,6 +66,7 @@ class Preparation:
             tasks=settings.tasks,
             rounds=self.rounds,
             min_workers=settings.min_workers,
+            parts=settings.partition,
             lost_after_s=settings.lost_after_s,
             silent_after_s=settings.silent_after_s,
             progress_s=settings.progress_s,
@@ -104,7 +106,7 @@ def build_job(settings: RunSettings) -> BuiltJob:
     # Reductions over long vectors (clipping) round differently with another number of threads.
     torch.set_num_threads(settings.threads)
     device = parse_device(settings.device)
-    dataset = build_dataset(job, settings.seed, settings.micro_batch)
+    dataset = build_dataset(job, settings.seed, settings.micro_batch, settings.partition)
     flat = build_model(job, settings.seed, device)
     if settings.init is not None:
         load_init(flat, settings.init)
@@ -125,7 +127,8 @@ def planned_rounds(settings: RunSettings, n_samples: int) -> int | None:
         epochs = 1
     limits = [settings.rounds] if settings.rounds is not None else []
     if epochs is not None:
-        limits.append(math.ceil(epochs * n_samples / (settings.tasks * settings.micro_batch)))
+        tasks = 1 if settings.policy in SINGLE_RESULT else settings.tasks
+        limits.append(math.ceil(epochs * n_samples / (tasks * settings.micro_batch)))
     return min(limits, default=None)
 
 

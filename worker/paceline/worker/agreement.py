@@ -47,7 +47,7 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
     torch.set_num_threads(shared.threads)
     with contextlib.suppress(RuntimeError):  # it may be set once only, and not after the job's own parallel work
         torch.set_num_interop_threads(1)
-    dataset = build_dataset(job, shared.seed, shared.micro_batch)
+    dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
     flat = build_model(job, shared.seed, device)
     runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared))
     layout = contribution_layout(flat.layout, shared.sums)

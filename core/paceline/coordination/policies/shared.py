@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paceline.coordination.ids import WorkerName
-from paceline.coordination.plan import Count, Plan, View
+from paceline.coordination.plan import Count, Plan, Update, View, WorkerView
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,39 @@ def all_tasks(view: View, tasks: NDArray[np.int64], reason: str) -> Plan:
     return Plan(allocation=named, quota=Count(view.tasks), reason=reason)
 
 
-class Deaf:
-    """A policy that learns nothing from the model's updates."""
+def one_each(view: View) -> dict[WorkerName, int]:
+    """Give each free worker a task."""
+    return {worker.name: 1 for worker in view.workers}
 
-    def updated(self, version: int, loss: float, scalars: Mapping[str, float]) -> None:
+
+def clipped(count: int, view: View) -> tuple[int, str]:
+    """Ask for no more workers than there are, and say so."""
+    if count <= view.joined:
+        return count, ""
+    return max(view.joined, 1), f" ({count} were asked for)"
+
+
+def fastest(view: View) -> Plan:
+    """Plan lost tasks again, one for each of the workers with the smallest learned means, unseen ones last."""
+
+    def mean_s(worker: WorkerView) -> float:
+        return worker.busy_s / worker.tasks_done if worker.tasks_done else float("inf")
+
+    chosen = sorted(view.workers, key=mean_s)[: view.tasks]
+    allocation = {worker.name: 1 for worker in chosen}
+    return Plan(
+        allocation=allocation, quota=Count(view.tasks), reason=f"{view.tasks} lost tasks planned again, fastest first"
+    )
+
+
+class Deaf:
+    """A policy that learns nothing from the model's updates and can begin with a single worker."""
+
+    @property
+    def needs(self) -> int:
+        """See `Policy`."""
+        return 1
+
+    def updated(self, update: Update) -> None:
         """Ignore the update."""
-        del version, loss, scalars
+        del update

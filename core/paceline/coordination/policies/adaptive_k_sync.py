@@ -1,0 +1,59 @@
+"""Adaptive K-sync: wait for few results while the loss falls fast, for more when it has become stationary.
+
+Source: Kas Hanna et al. (2022), "Adaptive Stochastic Gradient Descent for Fast and Communication-Efficient Distributed
+Learning", Alg. 1 with Pflug's sign test. Differs: the counter is clamped at 0 by default, since the raw one runs off to
+minus the number of rounds while training goes well and does not come back (see `stationarity`); K never exceeds the
+tasks per round, nor the workers that are there.
+"""
+
+from __future__ import annotations
+
+from paceline.coordination.plan import Plan, Update, View
+from paceline.coordination.policies.k_sync import wait_for
+from paceline.coordination.policies.shared import fastest
+from paceline.coordination.policies.stationarity import StationarityTest
+from paceline.errors import UsageError
+
+
+class AdaptiveKSync:
+    """K-sync whose K grows by a step each time that a test finds the present phase stationary.
+
+    Args:
+        start, step, most: of K.
+        test: says when; it names the scalar that it looks at.
+
+    Raises:
+        UsageError: a start outside 1 to `most`, or a step below 1.
+    """
+
+    name = "adaptive-k-sync"
+
+    def __init__(self, start: int, step: int, most: int, test: StationarityTest) -> None:
+        if not 1 <= start <= most:
+            raise UsageError(f"k-start is {start}: expected 1 to the tasks per round, {most}")
+        if step < 1:
+            raise UsageError(f"k-step is {step}: expected at least 1")
+        self._k = start
+        self._step = step
+        self._most = most
+        self._test = test
+        self._phase_begins = True
+
+    @property
+    def needs(self) -> int:
+        """As many workers as results are ever awaited."""
+        return self._most
+
+    def plan(self, view: View) -> Plan:
+        """See `Policy.plan`."""
+        if view.again:
+            return fastest(view)
+        mark, self._phase_begins = self._phase_begins, False
+        return wait_for(view, self._k, f"; {self._test.note()}", scalars=(self._test.scalar,), mark=mark)
+
+    def updated(self, update: Update) -> None:
+        """Ask the test, and wait for more results from now on if it says so."""
+        if self._test.stationary(update.scalars[self._test.scalar]) and self._k < self._most:
+            self._k = min(self._most, self._k + self._step)
+            self._test.restart()
+            self._phase_begins = True
