@@ -38,12 +38,13 @@ def plot(experiment: Experiment, outcome: Outcome, curve: Mapping[str, Any] | No
     title = f"{experiment.preset.name}, n = {experiment.laws.workers}, B = {experiment.tasks}"
     paths = []
     loss = _loss(experiment, curve)
+    along = {variant: results for variant, results in shown.items() if experiment.shares_loss_curve(variant.policy)}
     if loss is not None:
         for name, label, total in (
             ("loss-against-time", "run time (s)", lambda at: at.time_s),
             ("loss-against-worker-time", "worker time (s)", lambda at: at.work_s),
         ):
-            paths.append(_draw(folder / f"{name}.png", title, (label, loss[0]), _losses(shown, loss[1], total)))
+            paths.append(_draw(folder / f"{name}.png", title, (label, loss[0]), _losses(along, loss[1], total)))
     paths.append(_draw(folder / "average-round-time.png", title, ("round", "average time of a round (s)"),
                        lambda axes: _round_times(axes, shown)))  # fmt: skip
     paths.append(_draw(folder / "average-regret.png", title, ("round", "average proxy regret (s)"),

@@ -28,6 +28,8 @@ class CompiledRun:
     Attributes:
         round: rounds played.
         sums: run time, worker seconds, proxy regret and bad rounds so far (see kernels.TIME ff.).
+        has_regret: the last two of them mean something: the policy decides who does how much.
+        best_s: the least proxy loss.
 
     Raises:
         UsageError: a policy that has no compiled path.
@@ -39,6 +41,7 @@ class CompiledRun:
         laws, n = setting.laws, setting.laws.workers
         self.round = 0
         self.sums: Floats = np.zeros(4)
+        self.has_regret = policy != "greedy"
         self._policy, self._tasks = policy, setting.tasks
         self._rng = policy_generator(setting.seed)
         self._choice = new_choice(n, setting.tasks)

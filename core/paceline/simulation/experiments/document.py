@@ -52,7 +52,7 @@ def _variant_row(experiment: Experiment, outcome: Outcome, variant: Variant) -> 
             made += rows([result], repetition.greedy)
             if variant.prior or experiment.preset.priors != (0,):
                 made[-1]["prior_rounds"] = variant.prior
-            if experiment.preset.loss == "quadratic":
+            if experiment.preset.loss == "quadratic" and experiment.shares_loss_curve(variant.policy):
                 made[-1] |= _until_target(experiment, result, repetition.seed)
     if len(made) < 2:
         return made

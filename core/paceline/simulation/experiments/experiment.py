@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 from paceline.coordination.policies import EMPLOYING, check_policy
 from paceline.errors import UsageError
-from paceline.simulation.compiled.run import COMPILED
+from paceline.simulation.experiments.games import COMPILED_POLICIES
 from paceline.simulation.experiments.presets import Preset
 from paceline.simulation.setting import Setting
 from paceline.simulation.shapes import Laws, parse_shape, scaled
 
 MOST_COORDINATED_ROUNDS = 2_000
 """The coordinator itself does some thousand rounds a minute."""
+
+_OTHER_UPDATES = frozenset(
+    {"adaptive-k-sync", "k-async", "k-batch-async", "asgd", "ringmaster", "malenia", "mindflayer"}
+)
+"""Policies whose updates are not made of B fresh results: their loss curve against rounds is another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,11 @@ class Experiment:
 
     def is_compiled(self, policy: str) -> bool:
         """Tell whether a policy takes the compiled path."""
-        return policy in COMPILED and not self.coordinator
+        return policy in COMPILED_POLICIES and not self.coordinator
+
+    def shares_loss_curve(self, policy: str) -> bool:
+        """Tell whether a policy's updates are made as all the paper's are, of B fresh results each."""
+        return policy not in _OTHER_UPDATES
 
     def rounds_of(self, policy: str) -> int:
         """Tell how many rounds a policy is simulated for."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from paceline.simulation.compiled.kernels import REGRET, TIME, WORK
-from paceline.simulation.compiled.run import CompiledRun
 from paceline.simulation.experiments.coordinated import simulate_on_coordinator
 from paceline.simulation.experiments.experiment import Experiment, Variant
+from paceline.simulation.experiments.games import Game, new_game
 from paceline.simulation.experiments.listener import Listener
 from paceline.simulation.experiments.results import PolicyResult, Trajectory, checkpoints
 from paceline.simulation.setting import Setting
@@ -69,8 +69,10 @@ def _simulate(experiment: Experiment, variant: Variant, seed: int, listener: Lis
 
 def simulate_compiled(variant: Variant, setting: Setting, rounds: int, listener: Listener) -> PolicyResult | None:
     """Run a policy on the compiled path; None where it was stopped before the clock started."""
+    # Compiling is no part of the simulation.
+    new_game(variant.policy, setting).advance(1)
     began_s = time.perf_counter()
-    game = CompiledRun(variant.policy, setting)
+    game = new_game(variant.policy, setting)
     if not _advance(game, variant.prior, variant, listener):
         return None
     game.start_clock()
@@ -92,14 +94,14 @@ def simulate_compiled(variant: Variant, setting: Setting, rounds: int, listener:
         rounds=done,
         mean_round_s=time_s / done,
         mean_round_work_s=work_s / done,
-        average_regret=None if variant.policy == "greedy" else regret_s / done,
+        average_regret=regret_s / done if game.has_regret else None,
         tasks_per_worker=tuple((game.tasks_done - learned_on).tolist()),
         seconds=time.perf_counter() - began_s,
-        trajectory=_trajectory(noted, has_regret=variant.policy != "greedy"),
+        trajectory=_trajectory(noted, has_regret=game.has_regret),
     )
 
 
-def _advance(game: CompiledRun, until: int, variant: Variant, listener: Listener) -> bool:
+def _advance(game: Game, until: int, variant: Variant, listener: Listener) -> bool:
     """Play up to a round; tell whether that was reached before the listener had enough."""
     while game.round < until:
         if listener.stopped():
