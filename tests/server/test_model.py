@@ -160,12 +160,21 @@ def test_updates_that_cannot_be_made_say_why() -> None:
     assert isinstance(empty, UpdateFault)
     assert "without a contribution" in empty.message
     bench.push(bench.payload(1))
-    asked = bench.model.apply(order(scalars=["distance"]))
-    assert isinstance(asked, UpdateFault)
-    assert "distance" in asked.message
     fault = bench.model.apply(order(divisor=0.0))
     assert isinstance(fault, UpdateFault)
     assert "expected both positive" in fault.message
+
+
+def test_scalars_come_with_the_version_that_they_are_about() -> None:
+    bench = Bench()
+    for version in (1, 2):
+        bench.push(bench.payload(version))
+        made = bench.model.apply(order(version, scalars=["distance", "inner-product"]))
+        assert isinstance(made, Image)
+        scalars = dict(made.scalars)
+        assert scalars.keys() == {"distance", "inner-product"}
+        # From the first version that was asked about, and with the gradient before.
+        assert [value != 0.0 for value in (scalars["distance"], scalars["inner-product"])] == [version > 1] * 2
 
 
 def test_memory_does_not_grow_from_round_to_round() -> None:

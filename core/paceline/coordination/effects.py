@@ -144,11 +144,16 @@ class RefusePush:
 
 @dataclass(frozen=True, slots=True)
 class AddContribution:
-    """Add the verified stage to the sum, multiplied by `weight`, and acknowledge it."""
+    """Add the verified stage to the sum, multiplied by `weight`, and acknowledge it.
+
+    Attributes:
+        measured: the policy will ask for the contributions' variance.
+    """
 
     push: PushId
     lease: LeaseId
     weight: float
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

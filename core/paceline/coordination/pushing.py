@@ -116,7 +116,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
     partly = len(lease.kept) < len(lease.granted)
     state.close_lease(lease, LeaseVerdict.PARTLY_APPLIED if partly else LeaseVerdict.APPLIED, weight)
     member.settle(lease.id)
-    state.out.append(AddContribution(push_id, lease.id, weight))
+    state.out.append(AddContribution(push_id, lease.id, weight, "variance" in current.plan.scalars))
     leave_if_drained(state, member)
 
 

@@ -17,6 +17,7 @@ from paceline.errors import RunFailedError
 from paceline.flat import FlatModel
 from paceline.layout import ContributionLayout, Role
 from paceline.protos.framing import crc32c
+from paceline.scalars import UpdateScalars
 from paceline.tracebacks import users_traceback
 from paceline.update import Updater
 from paceline.weights import save_model
@@ -31,11 +32,13 @@ class Image:
     Attributes:
         state: its bytes; empty where they are too many for that.
         crc32c: their checksum, whether they are here or not.
+        scalars: of the update that made it, those that were asked for.
     """
 
     version: int
     state: bytes
     crc32c: int
+    scalars: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class ServerModel:
         self._layout = layout
         self._inline_bytes = inline_bytes
         self._version = 0
+        self._scalars = UpdateScalars(flat)
         self._stages: dict[PushId, ContributionBuffer] = {}
         self._free: list[ContributionBuffer] = []
         self._sum: ContributionBuffer | None = None
@@ -109,14 +113,16 @@ class ServerModel:
 
     # ---- the sum and the update --------------------------------------------------------------------------------------
 
-    def add(self, push: PushId, weight: float) -> bool:
-        """Add a verified stage to the sum.
+    def add(self, push: PushId, weight: float, measured: bool = False) -> bool:
+        """Add a verified stage to the sum; the variance of those that are measured may be asked for.
 
         Returns:
             True if the stage became the sum: its buffer is free only after the next update.
         """
         buffer = self._stages.pop(push)
         buffer.image.from_host()
+        if measured:
+            self._scalars.contribution(buffer)
         if weight != 1.0:
             self._scale(buffer, weight)
         if self._sum is None:
@@ -128,11 +134,12 @@ class ServerModel:
 
     def apply(self, order: ApplyUpdate) -> Image | UpdateFault:
         """Step the model by the sum; afterwards the host's bytes are the new version's."""
-        if order.scalars:
-            return UpdateFault(f"the policy asks for {', '.join(order.scalars)}: this server computes no such numbers")
         total, self._sum = self._sum, None
         if total is None:
             return UpdateFault(f"version {order.version} was ordered without a contribution")
+        if order.mark:
+            self._scalars.mark()
+        scalars = self._scalars.of_sum(order.scalars, total, order.divisor, order.samples) if order.scalars else {}
         try:
             self._updater.apply(total, order.divisor, order.samples, order.loss)
         except RunFailedError as error:
@@ -142,14 +149,15 @@ class ServerModel:
         if names:
             return UpdateFault(f"the update to version {order.version} made {', '.join(names[:3])} not finite")
         self._version = order.version
-        return self.image()
+        scalars |= self._scalars.of_parameters(order.scalars)
+        return self.image(tuple(scalars.items()))
 
-    def image(self) -> Image:
+    def image(self, scalars: tuple[tuple[str, float], ...] = ()) -> Image:
         """Bring the present version to the host and give it as it travels."""
         nbytes = self._flat.layout.version_nbytes
         self._flat.image.to_host(0, nbytes)
         state = bytes(self._flat.version_view) if nbytes <= self._inline_bytes else b""
-        return Image(self._version, state, crc32c(state or self._flat.version_view))
+        return Image(self._version, state, crc32c(state or self._flat.version_view), scalars)
 
     def copy_to(self, other: FlatModel) -> int:
         """Copy the present version, constants included, into another model; says which version that is."""

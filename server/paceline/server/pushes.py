@@ -195,7 +195,7 @@ class Pushes:
         """Have a verified stage added."""
         push = self._pushes.pop(effect.push)
         push.phase = Phase.OVER
-        work, stage = partial(self._model.add, push.id, effect.weight), push.stage
+        work, stage = partial(self._model.add, push.id, effect.weight, effect.measured), push.stage
         if stage is None:
             self._thread.submit_with_next(work)
         else:

@@ -108,7 +108,8 @@ class Training:
         if self._evaluations is not None:
             # Before the coordinator hears of it: the copy is made before anything of the next round is added.
             self._evaluations.updated(result.version)
-        self._driver.post(UpdateApplied(version=result.version, loss=loss, state_crc32c=result.crc32c))
+        applied = UpdateApplied(version=result.version, loss=loss, scalars=result.scalars, state_crc32c=result.crc32c)
+        self._driver.post(applied)
 
     def _measured(self, version: int, metrics: Mapping[str, float]) -> None:
         self._log.info("evaluated", version=version, **{name: round(value, 5) for name, value in metrics.items()})
