@@ -46,7 +46,7 @@ class SimulateCommand(BaseModel):
     law: str | None = None
     means: str | None = None
     policy: str | None = None
-    constants: str = "as-run"
+    constants: str | None = None
     prior: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     repeats: Count | None = None
@@ -136,6 +136,10 @@ def _start(given: dict[str, object]) -> int:
     require_extra("matplotlib" if command.plot else "numba", "numba")
     if command.json_file:
         check_writable(command.json_file)
+    if command.preset == CMAB:
+        from paceline.cli.simulate_cmab import simulate_cmab_and_report
+
+        return simulate_cmab_and_report(command)
     from paceline.cli.simulate_run import simulate_and_report
 
     return simulate_and_report(command)

@@ -10,7 +10,7 @@ from rich.console import Console
 from paceline.cli.app import INTERRUPTED
 from paceline.cli.json_file import write_json
 from paceline.cli.simulate import SimulateCommand, check_plot_folder
-from paceline.cli.simulate_report import Watcher, explanation, table
+from paceline.cli.simulate_report import Watcher, explanation, print_wide, table
 from paceline.errors import UsageError
 from paceline.simulation.experiments.document import document
 from paceline.simulation.experiments.experiment import Changes, Experiment, experiment, parse_means
@@ -33,7 +33,7 @@ def simulate_and_report(command: SimulateCommand) -> int:
         if curve is not None and not outcome.interrupted:
             results["loss"] = curve.train(asked.tasks, command.curve_rounds, command.seed, watcher)
             results["interrupted"] = watcher.stopped()
-    _show(results)
+    print_wide(table(results), explanation(results))
     if command.json_file:
         write_json(command.json_file, results)
     if command.plot:
@@ -52,7 +52,7 @@ def _changes(command: SimulateCommand) -> Changes:
         law=command.law,
         means_s=None if command.means is None else parse_means(command.means),
         policies=None if command.policy is None else tuple(name.strip() for name in command.policy.split(",")),
-        constants=command.constants,
+        constants=command.constants or "as-run",
         seed=command.seed,
         repeats=command.repeats,
         priors=None if command.prior is None else _priors(command.prior),
@@ -90,12 +90,3 @@ def _all_rounds(asked: Experiment) -> int:
     variants = [variant for variant in asked.variants if variant.policy != "greedy"]
     rounds = sum(variant.prior + asked.rounds_of(variant.policy) for variant in variants)
     return (rounds + asked.rounds_of("greedy")) * len(asked.seeds)
-
-
-def _show(results: dict[str, Any]) -> None:
-    console = Console()
-    # A pipe has no width of its own: one row of the table stays one line.
-    wide = console if console.is_terminal else Console(width=160)
-    wide.print(table(results))
-    for line in explanation(results):
-        wide.out(line, highlight=False)
