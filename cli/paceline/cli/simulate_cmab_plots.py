@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,7 +31,7 @@ def plot_cmab(result: CmabResult, folder: Path) -> list[Path]:
             "loss-against-time",
             "run time (s)",
             gap,
-            lambda axes: _loss(axes, result, lambda run: run.mean.trajectory.time_s),
+            lambda axes: _loss_against_time(axes, result),
         ),
     )
     paths = []
@@ -61,13 +60,17 @@ def _regret(axes: Axes, result: CmabResult) -> None:
     axes.set_xscale("log")
 
 
-def _loss(axes: Axes, result: CmabResult, across: Callable[[CmabRun], npt.NDArray[np.float64]]) -> None:
+def _loss_against_time(axes: Axes, result: CmabResult) -> None:
     for run in result.runs:
-        axes.plot(across(run), result.gaps, label=run.policy)
+        axes.plot(run.mean.trajectory.time_s, result.gaps, label=run.policy)
 
 
 def _loss_against_employments(axes: Axes, result: CmabResult) -> None:
-    """Draw up to what the policies that use all they employ have spent; those have one curve in common."""
-    _loss(axes, result, lambda run: run.employments.astype(np.float64))
+    """Draw one curve for all policies that employ as many; up to what the thriftiest have spent."""
+    curves: dict[bytes, list[CmabRun]] = {}
+    for run in result.runs:
+        curves.setdefault(run.employments.tobytes(), []).append(run)
+    for runs in curves.values():
+        axes.plot(runs[0].employments, result.gaps, label=",\n".join(run.policy for run in runs))
     if result.runs:
         axes.set_xlim(0, 1.05 * min(int(run.employments[-1]) for run in result.runs))
