@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from paceline.coordination.effects import LeaseRecord, Outcome, RoundRecord
-from paceline.errors import ProtocolError, UsageError
+from paceline.errors import PacelineError, ProtocolError, UsageError
 from paceline.fingerprint import JobFingerprint
 from paceline.server.ledger_reader import LedgerReader
 from paceline.server.rundir import FORMAT, LEDGER, MODEL, SETTINGS
@@ -108,21 +108,23 @@ def read_beginning(path: Path) -> Beginning:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise UsageError(f"{str(path)!r} has format {document['format']}: this paceline reads {FORMAT}")
-        return Beginning(
-            RunSettings.model_validate(document["settings"]),
-            JobFingerprint.from_json(json.dumps(document["job_fingerprint"])),
-            str(document["initial_model"]),
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{str(path)!r} has a setting that this paceline cannot read: {setting}: {first['msg']}"
-        ) from None
+        fingerprint = JobFingerprint.from_json(json.dumps(document["job_fingerprint"]))
+        return Beginning(_settings(path, document["settings"]), fingerprint, str(document["initial_model"]))
     except KeyError as error:
         raise UsageError(f"{str(path)!r} has no {error}: expected the settings of a run") from error
     except (OSError, ValueError, TypeError, ProtocolError) as error:
         raise UsageError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _settings(path: Path, document: object) -> RunSettings:
+    try:
+        return RunSettings.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        wrong = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except PacelineError as error:
+        wrong = str(error)
+    raise UsageError(f"{str(path)!r} has a setting that this paceline cannot read: {wrong}")
 
 
 def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun:
