@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,16 @@ from paceline.server import metrics as metrics_module
 from paceline.server.metrics import Metrics
 from paceline.server.totals import Totals
 from paceline.server.traffic import Traffic
-from tests.server.records import round_record, snapshot, worker_snapshot
+from tests.server.records import lease_record, round_record, snapshot, worker_snapshot
 
 WORKERS = (
     worker_snapshot("w1"),
     worker_snapshot("w2", state="joining", mean_task_s=None),
     worker_snapshot("w3", state="lost"),
 )
+
+
+KEPT = len(lease_record(1, 0, "w1").kept)
 
 
 @pytest.fixture
@@ -59,6 +63,9 @@ async def test_a_scrape_tells_rounds_tasks_seconds_bytes_and_what_was_learned(se
     totals, port = served
     for number in (1, 2, 3):
         totals.observe(round_record(number, loss=0.25 * number))
+    # Computed at versions 0, 4 and 9 for rounds 1, 5 and 30: 0, 0 and 20 versions behind, three tasks each.
+    for lease in (lease_record(1, 0, "w1"), lease_record(5, 0, "w1"), replace(lease_record(30, 1, "w2"), version=9)):
+        totals.observe(lease)
     totals.observe(RefusePush(PushId(1), Rejection.STALE, "too late"))
     found = await scrape(port)
     expected = {
@@ -68,6 +75,11 @@ async def test_a_scrape_tells_rounds_tasks_seconds_bytes_and_what_was_learned(se
         "paceline_round_seconds_bucket{le=0.3}": 0,
         "paceline_round_seconds_bucket{le=1.0}": 3,
         "paceline_round_seconds_bucket{le=+Inf}": 3,
+        "paceline_task_staleness_versions_count": 3 * KEPT,
+        "paceline_task_staleness_versions_sum": 20 * KEPT,
+        "paceline_task_staleness_versions_bucket{le=0.0}": 2 * KEPT,
+        "paceline_task_staleness_versions_bucket{le=16.0}": 2 * KEPT,
+        "paceline_task_staleness_versions_bucket{le=32.0}": 3 * KEPT,
         "paceline_tasks_planned_total{worker=w1}": 12,
         "paceline_tasks_used_total{worker=w2}": 9,
         "paceline_tasks_wasted_total{worker=w1}": 3,

@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from paceline.coordination.effects import Outcome
+from paceline.coordination.effects import LeaseVerdict, Outcome
 from paceline.server.summary import Ending, summary_document
 from paceline.server.totals import Totals
 from paceline.server.traffic import Traffic
 from paceline.settings import RunSettings
-from tests.server.records import round_record, snapshot, worker_snapshot
+from tests.server.records import lease_record, round_record, snapshot, worker_snapshot
 
 SETTINGS = RunSettings(job="examples/digits.py:Digits", tasks=8, seed=5, sums="exact")
 ENDING = Ending(
@@ -42,6 +43,7 @@ def test_the_document_has_every_field_with_its_value() -> None:
         "worker_s": found["worker_s"],
         "wasted_worker_s": found["wasted_worker_s"],
         "tasks": {"planned": 80, "used": 60, "wasted": 20, "replanned": 20},
+        "staleness": {"mean": 0.0, "max": 0},
         "bytes": {"pulled": 10, "pushed": 20},
         "workers": [
             {"name": "w1", "pace": 2.0, "tasks": 12, "busy_s": 1.2, "mean_task_s": 0.1, "radius_s": 0.02},
@@ -67,6 +69,14 @@ def test_times_are_those_of_the_rounds() -> None:
     assert found["round_s"] == {"median": 0.506, "p90": 0.51}
     assert math.isclose(float(str(found["worker_s"])), 11 * 2 * 0.4)
     assert math.isclose(float(str(found["wasted_worker_s"])), 11 * 2 * 0.1)
+
+
+def test_staleness_is_by_used_task() -> None:
+    totals = Totals()
+    for lease in (lease_record(1, 0, "w1"), replace(lease_record(30, 1, "w2"), version=9)):
+        totals.observe(lease)
+    totals.observe(replace(lease_record(40, 1, "w2"), version=9, kept=(), verdict=LeaseVerdict.CANCELLED))
+    assert (totals.staleness.mean, totals.staleness.most) == (10.0, 20)
 
 
 def test_a_run_without_a_round_has_a_document_too() -> None:

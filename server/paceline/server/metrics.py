@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
-from paceline.server.totals import ROUND_BUCKETS_S, Totals, WorkerTotals
+from paceline.server.totals import ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals
 from paceline.server.traffic import Traffic
 from paceline.version import __version__
 
@@ -129,14 +130,19 @@ class Metrics(Collector):
 
 def _round_metrics(totals: Totals) -> Iterator[Metric]:
     yield CounterMetricFamily("paceline_rounds", "Committed rounds.", value=totals.rounds)
-    below = 0
-    buckets = []
-    for bound, count in zip((*map(str, ROUND_BUCKETS_S), "+Inf"), totals.round_buckets, strict=True):
-        below += count
-        buckets.append((bound, below))
     seconds = HistogramMetricFamily("paceline_round_seconds", "From a round's plan to its new version.")
-    seconds.add_metric([], buckets, sum_value=totals.round_s)
+    seconds.add_metric([], _buckets(ROUND_BUCKETS_S, totals.round_buckets), sum_value=totals.round_s)
     yield seconds
+    behind = HistogramMetricFamily("paceline_task_staleness_versions", "Versions that applied tasks were behind.")
+    staleness = totals.staleness
+    behind.add_metric([], _buckets(STALENESS_BUCKETS, staleness.buckets), sum_value=staleness.versions)
+    yield behind
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Name the buckets and sum them up from the first, as Prometheus has it; the last has no bound."""
+    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    return list(zip(names, itertools.accumulate(counts), strict=True))
 
 
 def _worker_metrics(totals: Totals) -> Iterator[Metric]:

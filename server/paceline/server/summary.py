@@ -62,6 +62,7 @@ def summary_document(
             "wasted": totals.sum.wasted,
             "replanned": totals.sum.replanned,
         },
+        "staleness": {"mean": totals.staleness.mean, "max": totals.staleness.most},
         "bytes": {"pulled": traffic.pulled_bytes, "pushed": traffic.pushed_bytes},
         "workers": [_worker(worker) for worker in snapshot.workers],
         "metrics": {name: _number(value) for name, value in ending.metrics.items()},

@@ -10,12 +10,14 @@ from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from paceline.coordination.effects import Effect, RefusePush, RoundRecord, WorkerRecord
+from paceline.coordination.effects import Effect, LeaseRecord, RefusePush, RoundRecord, WorkerRecord
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import WorkerName
 
 # Upper bounds of the histogram of round seconds: from rounds of a toy model to rounds of a large one over a slow line.
 ROUND_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+# Upper bounds of the histogram of staleness, in versions.
+STALENESS_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(slots=True)
@@ -42,6 +44,35 @@ class WorkerTotals:
 
 
 @dataclass(slots=True)
+class Staleness:
+    """How many versions behind the applied tasks were computed.
+
+    Attributes:
+        tasks: that were applied; versions: the sum of their staleness; most: the largest.
+        buckets: tasks by staleness, one count per bound of STALENESS_BUCKETS and one for all above.
+    """
+
+    tasks: int = 0
+    versions: int = 0
+    most: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(STALENESS_BUCKETS) + 1))
+
+    def add(self, record: LeaseRecord) -> None:
+        """Take the applied tasks of a lease into account."""
+        behind, tasks = record.round - 1 - record.version, len(record.kept)
+        if tasks:
+            self.tasks += tasks
+            self.versions += behind * tasks
+            self.most = max(self.most, behind)
+            self.buckets[bisect_left(STALENESS_BUCKETS, behind)] += tasks
+
+    @property
+    def mean(self) -> float:
+        """In versions, by task."""
+        return self.versions / self.tasks if self.tasks else 0.0
+
+
+@dataclass(slots=True)
 class Totals:
     """Sums over the committed rounds.
 
@@ -65,11 +96,14 @@ class Totals:
     workers: dict[WorkerName, WorkerTotals] = field(default_factory=dict)
     rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
     round_buckets: list[int] = field(default_factory=lambda: [0] * (len(ROUND_BUCKETS_S) + 1))
+    staleness: Staleness = field(default_factory=Staleness)
 
     def observe(self, effect: Effect) -> None:
         """Take one effect into account."""
         if isinstance(effect, RoundRecord):
             self._add_round(effect)
+        elif isinstance(effect, LeaseRecord):
+            self.staleness.add(effect)
         elif isinstance(effect, RefusePush):
             self.rejected[effect.rejection] += 1
 
