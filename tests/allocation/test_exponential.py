@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from paceline.allocation.exponential import (
+from paceline.allocation import (
     max_moments,
     max_moments_exact,
     order_statistic_moments,

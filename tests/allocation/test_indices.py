@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.allocation.indices import exploration_term, kl_factor, kl_indices, lcb_indices, smallest
+from paceline.allocation import exploration_term, kl_factor, kl_indices, lcb_indices, smallest
 from paceline.errors import UsageError
 
 DONE = np.array([4, 100, 0])

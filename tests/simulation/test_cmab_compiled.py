@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from paceline.allocation.exponential import max_moments, order_statistic_moments, quadrature
+from paceline.allocation import max_moments, order_statistic_moments, quadrature
 from paceline.coordination import Machine, MachineSettings, Policy
 from paceline.coordination.effects import Outcome
 from paceline.coordination.policies.cmab import CmabKl, CmabLcb, CmabOracle
@@ -136,13 +136,15 @@ def test_round_of_the_oracle_takes_the_mean_of_the_maximum() -> None:
     block = EmployedRun("cmab-oracle", laws, GrowingCount(20, 1, 20), seed=0).advance(20_000)
     expected_s = max_moments(np.sort(laws.means_s)[:20]).mean_s
     assert block.round_s.mean() == pytest.approx(expected_s, rel=0.01)
-    assert superarm_means_s(block, quadrature(laws.means_s)) == pytest.approx(np.full(20_000, expected_s), rel=1e-12)
+    assert superarm_means_s(block.employed, block.counts, quadrature(laws.means_s)) == pytest.approx(
+        np.full(20_000, expected_s), rel=1e-12
+    )
 
 
 def test_superarm_means_are_those_of_each_rounds_workers() -> None:
     laws = mixed_laws()
     block = EmployedRun("random", laws, GrowingCount(1, 3, 20, Switches(every=10)), seed=0).advance(60)
-    means_s = superarm_means_s(block, quadrature(laws.means_s))
+    means_s = superarm_means_s(block.employed, block.counts, quadrature(laws.means_s))
     for k in (0, 10, 25, 59):
         members = block.employed[k, : block.counts[k]]
         assert means_s[k] == pytest.approx(max_moments(laws.means_s[members]).mean_s, rel=1e-11)

@@ -26,7 +26,7 @@ def simulate_cmab_and_report(command: SimulateCommand) -> int:
     settings = _settings(command)
     if command.plot:
         check_plot_folder(command.plot)
-    rounds = settings.rounds * len(settings.policies) * settings.repeats
+    rounds = settings.rounds * (1 + len(settings.policies) * settings.repeats)  # The loss curve is one more.
     with Watcher(Console(stderr=True), rounds) as watcher:
         result = run_cmab(settings, watcher)
     results = _document(result)

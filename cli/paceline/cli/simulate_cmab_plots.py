@@ -52,7 +52,7 @@ def _regret(axes: Axes, result: CmabResult) -> None:
     """Draw the regrets above zero, and the bound, which is orders of magnitude above them."""
     for run in result.runs:
         regret_s = run.mean.trajectory.regret_s
-        shown = regret_s > 1e-9 * result.rounds  # Beyond the rounding of the oracle's zero; false for nan.
+        shown = regret_s > 0.0  # Not the oracle's, nor nan.
         if shown.any():
             axes.plot(result.rounds[shown], regret_s[shown], label=run.policy)
     if not np.isnan(result.bound_s).any():

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.allocation.indices import Exploration, exploration_term, kl_indices, lcb_indices, smallest
+from paceline.allocation import Exploration, exploration_term, kl_indices, lcb_indices, smallest
 from paceline.coordination.plan import Count, Plan, View
 from paceline.coordination.policies.schedule import GrowingCount
 from paceline.coordination.policies.shared import Columns, Deaf, columns

@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from paceline.allocation.exponential import Quadrature
-from paceline.allocation.indices import exploration_term
+from paceline.allocation import Quadrature, exploration_term
 from paceline.coordination.policies.schedule import GrowingCount
 from paceline.simulation.compiled.jit import compiled
 from paceline.simulation.compiled.streams import STEP, policy_generator, starting_streams, task_s
@@ -130,14 +129,28 @@ class EmployedRun:
         return everybody + block.counts - 1 if self._policy == "k-batch-sync" else everybody
 
 
-def superarm_means_s(block: Block, nodes: Quadrature) -> npt.NDArray[np.float64]:
-    """Return the expected run time of each round of a block with exponential times, shape (m,).
+def superarm_means_s(
+    employed: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], nodes: Quadrature
+) -> npt.NDArray[np.float64]:
+    """Return the expected maximum of the employed workers' exponential times, for each row, shape (m,).
 
+    Args:
+        employed, counts: as in `Block`.
+        nodes: of all workers.
     Source: Egger et al. (2025), Proposition 1: the pseudo-regret takes this in place of the sampled maximum.
     """
-    result = np.empty(len(block.counts))
-    _superarm_means(block.employed, block.counts, nodes.log_cdf, nodes.weights_s, result)
+    result = np.empty(len(counts))
+    _superarm_means(employed, counts, nodes.log_cdf, nodes.weights_s, result)
     return result
+
+
+def optima_s(means_s: npt.NDArray[np.float64], nodes: Quadrature, most: int) -> npt.NDArray[np.float64]:
+    """Return the expected maximum of the best r workers at place r, 0 at place 0, shape (most + 1,)."""
+    best = np.argsort(means_s, kind="stable")
+    employed = np.full((most, most), -1)
+    for r in range(1, most + 1):
+        employed[r - 1, :r] = np.sort(best[:r])
+    return np.append(0.0, superarm_means_s(employed, np.arange(1, most + 1), nodes))
 
 
 @compiled

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paceline.allocation.exponential import Quadrature, max_moments, quadrature
+from paceline.allocation import max_moments, quadrature
 from paceline.coordination.policies.schedule import GrowingCount, Switches
 from paceline.errors import UsageError
-from paceline.simulation.compiled.employed import EMPLOYING, K_FAMILY, Block, EmployedRun, superarm_means_s
+from paceline.simulation.compiled.employed import EMPLOYING, K_FAMILY, Block, EmployedRun, optima_s, superarm_means_s
 from paceline.simulation.experiments.listener import Listener, Nobody
 from paceline.simulation.experiments.regression import loss_curve, regression
 from paceline.simulation.experiments.results import PolicyResult, Trajectory, checkpoints, rows
@@ -216,7 +216,7 @@ class _Account:
         self._exponential = settings.law == _EXPONENTIAL
         if self._exponential:
             self._nodes = quadrature(laws.means_s)
-            self._optimum_s = _optima_s(laws.means_s, self._nodes, settings.tasks)
+            self._optimum_s = optima_s(laws.means_s, self._nodes, settings.tasks)
 
     def run(self, at: npt.NDArray[np.int64], listener: Listener) -> tuple[PolicyResult, npt.NDArray[np.int64]] | None:
         """Run to the end; None where the listener stopped it before. Gives the result and the employments."""
@@ -251,16 +251,10 @@ class _Account:
         if self._policy in K_FAMILY:
             regret_s = np.full(block.counts.size, np.nan)
         elif self._exponential:
-            regret_s = superarm_means_s(block, self._nodes) - self._optimum_s[block.counts]
+            regret_s = superarm_means_s(block.employed, block.counts, self._nodes) - self._optimum_s[block.counts]
         else:
             regret_s = block.round_s - self._oracle.advance(block.counts.size).round_s
         return np.stack([block.round_s, block.work_s, regret_s, self._run.employments(block).astype(np.float64)])
-
-
-def _optima_s(means_s: npt.NDArray[np.float64], nodes: Quadrature, most: int) -> npt.NDArray[np.float64]:
-    """Return the expected round time of the best r workers at place r, shape (most + 1,)."""
-    best = np.argsort(means_s, kind="stable")
-    return np.array([0.0, *(nodes.max_mean_s(best[:r]) for r in range(1, most + 1))])
 
 
 def regret_bound_s(
