@@ -13,10 +13,13 @@ import pytest
 
 from paceline.coordination.effects import Outcome
 from paceline.coordination.events import Rejection
+from paceline.flat import build_model
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, frame_chunk
 from paceline.server.staging import FLOOR_WINDOW_S
+from paceline.server.transfer import Source
 from paceline.settings import RunSettings
+from tests.jobs import Tiny
 from tests.server.raw_worker import LIMIT_S, RawWorker, Run, serving, settings, task_ids
 
 MEDIUM = "tests/server/medium.py:Medium"
@@ -110,6 +113,25 @@ async def test_a_pull_during_an_update_is_told_that_its_version_is_gone_and_neve
             release.set()
             await worker.hear("lease")
             assert len(await other.pull(version=1)) == worker.flat.layout.version_nbytes
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_where_late_work_counts_a_pull_outlives_its_version(outlives: bool) -> None:
+    flat = build_model(Tiny(), 0)
+    source = Source(flat, outlives=outlives)
+    source.serve(3)
+    slow, done = (source.open(pb.PullRequest(version=3)) for _ in range(2))
+    assert slow is not None
+    assert done is not None
+    before = bytes(flat.version_view)
+    slow.offset, done.offset = 100, len(before)
+    source.serve(None)
+    flat.version_view[:] = bytes(len(before))
+    source.serve(4)
+    assert source.has(slow) is outlives
+    assert source.has(done) is False
+    assert (bytes(slow.view) == before) is outlives
+    assert source.open(pb.PullRequest(version=3)) is None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from paceline.coordination import Machine
 from paceline.coordination import effects as fx
 from paceline.coordination.effects import Finish, Outcome
 from paceline.coordination.events import StopRequested
-from paceline.coordination.policies import make_policy
+from paceline.coordination.policies import ASYNCHRONOUS, make_policy
 from paceline.errors import PacelineError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION, crc32c
@@ -200,7 +200,7 @@ class Server:
         self._threads = (thread, evaluator)
         self._pool = StagePool(prepared.stages, settings.progress_s, driver.now)
         pushes = Pushes(model, thread, self._pool, ManifestCheck(prepared.layout), self._traffic)
-        source = Source(prepared.flat)
+        source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
         self._sessions = Sessions(_greeting(settings, prepared), pushes, self._traffic)
         self._transfers = Transfers(source, pushes, self._traffic)
         self._training = Training(driver, model, thread, evaluations, settings.goal())

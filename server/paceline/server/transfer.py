@@ -2,12 +2,14 @@
 
 A pull reads the present version straight from the model's bytes, chunk by chunk on the event loop. So no chunk is torn
 by an update: the loop stops serving a version before it orders the update, and a pull that is cut off so is told that
-its version is gone.
+its version is gone. Where late work counts, updates do not wait for slow pullers and would cut them off for ever: there
+the pulls in progress get a copy of the version, one for all of them, and go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -36,13 +38,14 @@ HEARD_EVERY_S = 0.5
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Pull:
-    """A pull in progress: of a version, or of the constants (None)."""
+    """A pull in progress: of a version, or of the constants (None); `copied`: from bytes that no update changes."""
 
     version: int | None
     view: memoryview
     offset: int = 0
+    copied: bool = False
 
 
 class Source:
@@ -50,26 +53,43 @@ class Source:
 
     Args:
         flat: the server's model.
+        outlives: pulls go on when their version is served no more.
     """
 
-    def __init__(self, flat: FlatModel) -> None:
+    def __init__(self, flat: FlatModel, *, outlives: bool = False) -> None:
         flat.image.to_host()
         self._flat = flat
+        self._outlives = outlives
         self._version: int | None = None
+        self._pulls: weakref.WeakSet[Pull] = weakref.WeakSet()
 
     def serve(self, version: int | None) -> None:
         """Serve this version, whose bytes are on the host; None: none, the bytes are about to change."""
+        if self._outlives and version is None:
+            self._copy()
         self._version = version
 
     def open(self, request: pb.PullRequest) -> Pull | None:
         """Begin a pull; None if its version is not to be had."""
         if request.constants:
             return Pull(None, self._flat.constants_view)
-        return Pull(request.version, self._flat.version_view) if request.version == self._version else None
+        if request.version != self._version:
+            return None
+        pull = Pull(request.version, self._flat.version_view)
+        self._pulls.add(pull)
+        return pull
 
     def has(self, pull: Pull) -> bool:
         """Tell whether a pull may go on."""
-        return pull.version is None or pull.version == self._version
+        return pull.copied or pull.version is None or pull.version == self._version
+
+    def _copy(self) -> None:
+        unfinished = [pull for pull in self._pulls if not pull.copied and pull.offset < len(pull.view)]
+        if unfinished:
+            copy = memoryview(bytes(self._flat.version_view))
+            for pull in unfinished:
+                pull.view, pull.copied = copy, True
+        self._pulls.clear()
 
 
 class Stream:

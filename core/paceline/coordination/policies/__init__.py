@@ -48,6 +48,9 @@ POLICY_NAMES = (
 # These employ workers one by one: with fewer workers than tasks per round they cannot do what they are asked.
 EMPLOYING = frozenset({"cmab-lcb", "cmab-kl", "cmab-oracle", "k-sync", "adaptive-k-sync", "k-async"})
 
+# These apply work that was begun at an older version.
+ASYNCHRONOUS = frozenset({"k-async", "k-batch-async", "asgd", "ringmaster"})
+
 # These make an update of every single result.
 SINGLE_RESULT = frozenset({"asgd", "ringmaster"})
 
@@ -173,6 +176,7 @@ def _test(options: PolicyOptions) -> StationarityTest:
 
 
 __all__ = [
+    "ASYNCHRONOUS",
     "EMPLOYING",
     "POLICY_NAMES",
     "SINGLE_RESULT",
