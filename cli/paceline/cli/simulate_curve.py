@@ -64,7 +64,7 @@ class Curve:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         return {"data": self.name, "rounds": list(range(1, len(losses) + 1)), "losses": losses}
 
 
