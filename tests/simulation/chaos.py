@@ -227,6 +227,8 @@ def _check_seconds(case: Case, result: SimulationResult) -> None:
     assert result.wasted_s >= -1e-9
     by_lease = math.fsum(record.wasted_s for record in result.leases)
     assert math.isclose(result.wasted_s, by_lease, rel_tol=1e-9, abs_tol=1e-9), (result.wasted_s, by_lease)
+    if case.policy in ("k-async", "k-batch-async", "asgd") and case.policy not in STALENESS and not case.faults:
+        assert result.wasted_s == 0.0
     if not case.faults and case.world.latency_s is None and case.policy not in LATE_WORK:
         assert math.isclose(result.used_s + result.wasted_s, sum(result.busy_s.values()), rel_tol=1e-9)
 

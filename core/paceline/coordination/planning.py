@@ -190,7 +190,7 @@ def _close(state: State, current: Round) -> None:
         current.weights = current.plan.weigh(current.counts)
     for lease in list(state.leases.values()):
         member = state.members[lease.worker]
-        if lease.in_advance or lease.phase is not Phase.OPEN:
+        if lease.in_advance or lease.phase is not Phase.OPEN or lease.undecided:
             continue
         if lease.kept:
             collect(state, member, lease)
