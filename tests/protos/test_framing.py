@@ -1,3 +1,4 @@
+import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,14 @@ def test_a_framed_chunk_is_the_message_that_protobuf_makes(size: int) -> None:
     assert parsed is not None
     assert bytes(parsed[0]) == data
     assert parsed[1] == crc32c(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5])
+def test_a_checksum_in_pieces_is_that_of_the_whole(size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    assert crc32c(data) == google_crc32c.value(data)
+    if data:
+        assert crc32c(memoryview(bytearray(data))) == google_crc32c.value(data)
 
 
 def test_a_zero_checksum_that_was_left_out_is_read_as_zero() -> None:
