@@ -173,7 +173,7 @@ def _situation(state: State) -> str:
     ready = sum(m.standing is Standing.ACTIVE for m in state.members.values())
     current = state.round
     vacant = ", ".join(map(str, state.vacant_parts()))
-    if vacant and state.version:
+    if vacant and (state.version or current is not None):
         return f"waiting for a worker: part {vacant} of the data has none"
     if current is None:
         if state.version == 0 and ready < state.first_workers:

@@ -158,11 +158,13 @@ class Plan:
     def kept_in_advance(self) -> bool:
         """Every task can be promised its place in the sum when it is granted.
 
-        True where nothing can overshoot: no refill, no time limit, no late work, and the quota asks for every task.
+        True where nothing can overshoot: nobody is refilled or joins in, no time limit, no late work, and the quota
+        asks for every task.
         """
         total = sum(self.allocation.values())
         return (
             not self.refill
+            and not self.join_in
             and self.max_staleness == 0
             and not self.limits_s
             and self.weigh is None
