@@ -78,3 +78,15 @@ class Digits(Job):
         device = next(model.parameters()).device
         right = model(images.to(device)).argmax(dim=1).cpu() == labels
         return {"accuracy": right.float().mean().item()}
+
+
+class DigitsPlain(Digits):
+    """The same with SGD without momentum, for policies that make an update of every result.
+
+    Results of older versions act like momentum themselves (Mitliagkas et al., 2016, "Asynchrony begets momentum"); with
+    more of it on top such a run does not settle.
+    """
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Plain SGD."""
+        return torch.optim.SGD(model.parameters(), lr=0.05)
