@@ -48,3 +48,16 @@ def test_a_word_of_the_server_makes_the_next_pause_short_again() -> None:
     assert retry.next_delay_s(0.0) >= 1.0
     retry.reset()
     assert retry.next_delay_s(0.0) <= 0.05
+
+
+def test_attempts_that_take_long_are_no_further_apart() -> None:
+    """Packets that are dropped: each attempt takes its whole time-out."""
+    retry = Retry(600.0)
+    now_s = 0.0
+    for number in range(12):
+        apart_s = 2.0 + retry.next_delay_s(now_s, spent_s=2.0)
+        now_s += apart_s
+        assert apart_s <= 2.06 or number == 0
+    retry.reset()
+    # The session that broke had lasted an hour: the pause is drawn nevertheless.
+    assert 0.02 <= retry.next_delay_s(now_s, spent_s=3600.0) <= 0.05

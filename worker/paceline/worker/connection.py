@@ -138,6 +138,7 @@ class Connection:
 
     async def _keep_session(self) -> None:
         while True:
+            began_s = self._loop.time()
             try:
                 await self._session()
             except _ENDED as error:
@@ -150,7 +151,7 @@ class Connection:
                 self._handler.failed(UnavailableError(f"no server at {self._server} for {waited_s:.0f} s: gave up"))
                 return
             self._handler.unreachable()
-            await asyncio.sleep(self._retry.next_delay_s(now_s))
+            await asyncio.sleep(self._retry.next_delay_s(now_s, now_s - began_s))
 
     async def _session(self) -> None:
         """Hold one session from hello to its end."""

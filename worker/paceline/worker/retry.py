@@ -63,8 +63,15 @@ class Retry:
         """Tell whether to give up."""
         return self.elapsed_s(now_s) >= self._patience_s
 
-    def next_delay_s(self, now_s: float) -> float:
-        """Give the pause before the next attempt, and count it."""
+    def next_delay_s(self, now_s: float, spent_s: float = 0.0) -> float:
+        """Give the pause before the next attempt, and count it.
+
+        Args:
+            spent_s: what the last attempt took: attempts, not their ends, are so far apart. After the first one it is
+                the session that took long.
+        """
         delay_s = retry_delay_s(self._attempt, self.elapsed_s(now_s), self._chance.random())
+        if self._attempt:
+            delay_s = max(_FIRST_S, delay_s - spent_s)
         self._attempt += 1
         return delay_s
