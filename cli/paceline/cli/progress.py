@@ -118,7 +118,8 @@ def headline(status: Status, rounds_per_s: float) -> str:
     if status["state"] == "waiting" or not status["version"]:
         return str(status["situation"] or status["state"])
     parts = [f"round {status['version']}" + (f" of {status['rounds']}" if status["rounds"] else "")]
-    parts.append(f"{rounds_per_s:.1f} rounds/s")
+    if rounds_per_s:
+        parts.append(f"{rounds_per_s:.1f} rounds/s")
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
     parts += [f"{name} {value:.4g}" for name, value in sorted(status["metrics"].items()) if value is not None]

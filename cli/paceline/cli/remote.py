@@ -53,5 +53,9 @@ def show_status(address: str, as_json: bool, timeout_s: float) -> int:
     else:
         from rich.console import Console
 
-        Console().print(render_status(status))
+        console = Console()
+        if not console.is_terminal:
+            # A pipe has no width of its own; the table needs this much.
+            console = Console(width=120)
+        console.print(render_status(status))
     return 0
