@@ -177,3 +177,16 @@ def test_ata_costs_less_worker_time_than_the_optimum_and_more_run_time() -> None
     ata, optimum = played("ata", case, 500_000).sums, played("fixed", case, 500_000).sums
     assert ata[WORK] < 0.95 * optimum[WORK]
     assert ata[TIME] > optimum[TIME]
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-3, 1.0])
+def test_the_compiled_allocation_is_exact_where_scores_move_slowly(noise: float) -> None:
+    """As in a long run: most scores are just above the level, and the shortcuts of `by_score` are taken or missed."""
+    rng, choice = np.random.default_rng(0), new_choice(200, 23)
+    scores = np.concatenate([58.0 * np.sqrt(np.arange(1, 18)), 234.3 + 1e-3 * rng.random(183)])
+    for _ in range(1500):
+        scores = scores * np.exp(noise * rng.standard_normal(200))
+        m = by_score(scores, 23, choice)
+        made = np.zeros(200, dtype=np.int64)
+        made[choice.who[:m]] = choice.counts[:m]
+        assert made.tolist() == allocate(scores, 23, rng).tolist()

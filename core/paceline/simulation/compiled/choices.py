@@ -27,7 +27,7 @@ class Choice(NamedTuple):
         keys, heap: of candidates, shape (n,): the key of each one's next task, and a heap of them.
         given: tasks of each candidate, shape (n,).
         candidates, order: workers, shape (n,); `order` is 0, 1, ... between calls.
-        level: shape (1,): the largest key of the last decision by score.
+        level: shape (2,): the largest key of the last decision by score, and how far to look beyond (see by_score).
     """
 
     who: Ints
@@ -51,7 +51,7 @@ def new_choice(workers: int, tasks: int) -> Choice:
         given=np.zeros(workers, dtype=np.int64),
         candidates=np.zeros(workers, dtype=np.int64),
         order=np.arange(workers, dtype=np.int64),
-        level=np.full(1, np.inf),
+        level=np.array([0.0, 0.1]),
     )
 
 
@@ -148,25 +148,28 @@ def _add_one(members: Ints, j: int, share: int, choice: Choice, m: int) -> int:
 def by_score(scores: Floats, tasks: int, choice: Choice) -> int:
     """Give each task to the smallest (a_i + 1) s_i, ties to the lowest index; give how many workers have tasks.
 
-    Scores move little from one round to the next. So only workers whose first key is not far above the last round's
-    largest one are looked at; if a task then goes to a key beyond this bound, everybody is.
+    Scores mostly move little from one round to the next, and so does the largest key that gets a task, the level. So
+    keys a little below the last level are given at once, and only workers with a key up to a little above it are
+    looked at. If the first gives too many, or a task goes beyond the second, the margin was too small: it is tried
+    once more with a larger one, and then with all workers that may get a task at all (the fastest one's B-th key is a
+    sure bound). The margin follows: a learning policy holds the scores of most workers just above its level.
 
     Args:
         scores: > 0, shape (n,).
     """
-    bound = choice.level[0] * 1.1
-    n_candidates = 0
-    for i in range(len(scores)):
-        if scores[i] <= bound:
-            choice.candidates[n_candidates] = i
-            n_candidates += 1
-    largest = _give(scores, tasks, choice, n_candidates) if n_candidates else np.inf
+    level, margin = choice.level[0], choice.level[1]
+    bound, largest, n_candidates = 0.0, np.inf, 0
+    for _ in range(2):
+        bound = level * (1.0 + margin)
+        n_candidates = _candidates(scores, bound, choice)
+        largest = _give(scores, tasks, choice, n_candidates, level * (1.0 - margin)) if n_candidates else np.inf
+        if largest <= bound:
+            break
+        margin = min(8.0 * margin, 1.0)
     if largest > bound:
-        n_candidates = len(scores)
-        for i in range(n_candidates):
-            choice.candidates[i] = i
-        largest = _give(scores, tasks, choice, n_candidates)
-    choice.level[0] = largest
+        n_candidates = _candidates(scores, tasks * scores.min(), choice)
+        largest = _give(scores, tasks, choice, n_candidates, 0.0)
+    choice.level[0], choice.level[1] = largest, max(0.95 * margin, 1e-9)
     m = 0
     for c in range(n_candidates):
         if choice.given[c]:
@@ -177,17 +180,47 @@ def by_score(scores: Floats, tasks: int, choice: Choice) -> int:
 
 
 @compiled
-def _give(scores: Floats, tasks: int, choice: Choice, n_candidates: int) -> float:
-    """Hand the tasks to the candidates and give the largest key that got one."""
+def _candidates(scores: Floats, bound: float, choice: Choice) -> int:
+    """Note the workers whose first key is within a bound, and count them."""
+    found = 0
+    for i in range(len(scores)):
+        if scores[i] <= bound:
+            choice.candidates[found] = i
+            found += 1
+    return found
+
+
+@compiled
+def _give(scores: Floats, tasks: int, choice: Choice, n_candidates: int, sure: float) -> float:
+    """Hand the tasks to the candidates and give the largest key that got one; inf where `sure` was too large.
+
+    Args:
+        sure: all keys up to here are given first, without sorting them.
+    """
     keys, heap, given = choice.keys, choice.heap, choice.given
+    left = tasks
+    largest = 0.0
     for c in range(n_candidates):
-        keys[c] = scores[choice.candidates[c]]
+        score = scores[choice.candidates[c]]
+        quotient = sure / score
+        if quotient > left + 1:
+            return np.inf
+        count = int(quotient)
+        # The quotient may be off by one; what counts is the product.
+        while count * score > sure:
+            count -= 1
+        while (count + 1) * score <= sure:
+            count += 1
+        given[c] = count
+        left -= count
+        largest = max(largest, count * score)
+        keys[c] = (count + 1) * score
         heap[c] = c
-        given[c] = 0
+        if left < 0:
+            return np.inf
     for place in range(n_candidates // 2 - 1, -1, -1):
         sift_down(keys, heap, place, n_candidates)
-    largest = 0.0
-    for _ in range(tasks):
+    for _ in range(left):
         c = heap[0]
         largest = keys[c]
         given[c] += 1
