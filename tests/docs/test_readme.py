@@ -175,3 +175,10 @@ def test_the_demo_output_is_that_of_the_present_demo() -> None:
         "gave the same model, bit for bit",
     ):
         assert words in shown
+
+
+def test_the_page_of_policies_names_them_all() -> None:
+    text = (ROOT / "docs" / "policies.md").read_text()
+    table = text.split("| policy | waits for |")[1].split("\n\n")[0]
+    firsts = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for first in firsts for name in re.findall(r"`([\w-]+)`", first)} == set(POLICY_NAMES)
