@@ -56,7 +56,8 @@ def measure(policy: str) -> dict[str, Any]:
         "policy": policy,
         "arguments": arguments_of(policy),
         "accuracy": summary["metrics"]["accuracy"],
-        "reached": summary["metrics"]["accuracy"] >= GOAL - 1e-6,
+        # The last version is a few updates younger than the one that met the goal.
+        "reached": "accuracy" in summary["reason"],
         "updates": summary["rounds"],
         "wall_s": summary["wall_s"],
         "worker_s": summary["worker_s"],
