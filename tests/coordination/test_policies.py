@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 
 import numpy as np
 import pytest
@@ -224,7 +223,7 @@ def test_constant_times_are_not_cut_off() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_order_statistics_are_those_of_all_combinations(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    times_s = [deque(rng.exponential(1.0 + i, 4).tolist()) for i in range(4)]
+    times_s = [rng.exponential(1.0 + i, 4).tolist() for i in range(4)]
     every = np.array([sorted(chosen) for chosen in itertools.product(*times_s)])
     assert expected_order_statistics_s(times_s) == pytest.approx(every.mean(axis=0))
 

@@ -12,18 +12,16 @@ then.
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.coordination.ids import WorkerName
 from paceline.coordination.plan import Plan, Update, View
 from paceline.coordination.policies.k_sync import wait_for
 from paceline.coordination.policies.shared import fastest
+from paceline.coordination.policies.whole_rounds import WholeRounds
 
-_FULL_AT_FIRST = 5
-_FULL_EVERY = 20
 _TIMES_KEPT = 32
 _GRID = 64
 # Weight of the newest round in the running means of |F'|^2 and V.
@@ -36,8 +34,7 @@ class Backup:
     name = "backup"
 
     def __init__(self) -> None:
-        self._times_s: dict[WorkerName, deque[float]] = {}
-        self._everybody = True
+        self._seen = WholeRounds(_TIMES_KEPT)
         self._results = 0
         self._squared_norm: float | None = None
         self._variance: float | None = None
@@ -52,10 +49,9 @@ class Backup:
         if view.again:
             return fastest(view)
         n = view.joined
-        timed = [self._times_s[worker.name] for worker in view.workers if worker.name in self._times_s]
-        due = view.round <= _FULL_AT_FIRST or view.round % _FULL_EVERY == 0 or len(timed) < len(view.workers)
-        if due or self._squared_norm is None or self._variance is None:
+        if self._seen.due(view) or self._squared_norm is None or self._variance is None:
             return self._wait_for(view, n, "; looking at everybody's times")
+        timed = [self._seen.of(worker.name) for worker in view.workers]
         gains = self._squared_norm - self._variance / np.arange(1, len(timed) + 1)
         if gains[-1] <= 0:
             return self._wait_for(view, n, "; noise drowns the gradient, so all results are wanted")
@@ -68,9 +64,7 @@ class Backup:
 
     def updated(self, update: Update) -> None:
         """Learn from a round."""
-        if self._everybody:
-            for task in update.finished:
-                self._times_s.setdefault(task.worker, deque(maxlen=_TIMES_KEPT)).append(task.seconds)
+        self._seen.learn(update)
         results = max(self._results, 1)
         variance = update.scalars["variance"]
         # The averaged gradient's square is |F'|^2 + V / k in the mean.
@@ -80,12 +74,12 @@ class Backup:
             self._variance = _mixed(self._variance, variance)
 
     def _wait_for(self, view: View, k: int, note: str) -> Plan:
-        self._everybody = k >= view.joined
+        self._seen.begin(whole=k >= view.joined)
         self._results = min(k, max(view.joined, 1))
         return wait_for(view, k, note, scalars=("squared-norm", "variance"))
 
 
-def expected_order_statistics_s(times_s: list[deque[float]]) -> NDArray[np.float64]:
+def expected_order_statistics_s(times_s: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     """Estimate the expected seconds until 1, 2, ..., n of n workers have finished a task.
 
     P(fewer than k have finished by t) is a Poisson-binomial probability of the workers' empirical distributions; its

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from paceline.allocation import Exploration, exploration_term, kl_indices, lcb_indices, smallest
 from paceline.coordination.plan import Count, Plan, View
 from paceline.coordination.policies.schedule import GrowingCount
-from paceline.coordination.policies.shared import Columns, Deaf, columns
+from paceline.coordination.policies.shared import Columns, Deaf, checked_means, columns
 from paceline.errors import UsageError
 
 
@@ -113,13 +113,8 @@ class CmabOracle(Deaf):
     name = "cmab-oracle"
 
     def __init__(self, schedule: GrowingCount, means_s: Mapping[str, float]) -> None:
-        if not means_s:
-            raise UsageError("policy cmab-oracle has no means: expected seconds per task of each worker (--means)")
-        for worker, mean_s in means_s.items():
-            if not 0 < mean_s < float("inf"):
-                raise UsageError(f"mean of worker {worker!r} is {mean_s}: expected seconds per task above 0")
         self._schedule = schedule
-        self._means_s = dict(means_s)
+        self._means_s = checked_means(self.name, means_s)
 
     @property
     def needs(self) -> int:

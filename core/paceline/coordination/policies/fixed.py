@@ -12,8 +12,7 @@ import numpy as np
 
 from paceline.allocation import allocate
 from paceline.coordination.plan import Count, Plan, View
-from paceline.coordination.policies.shared import Deaf, all_tasks
-from paceline.errors import UsageError
+from paceline.coordination.policies.shared import Deaf, all_tasks, checked_means
 
 
 class Fixed(Deaf):
@@ -30,13 +29,8 @@ class Fixed(Deaf):
     name = "fixed"
 
     def __init__(self, rng: np.random.Generator, means_s: Mapping[str, float]) -> None:
-        if not means_s:
-            raise UsageError("policy fixed has no means: expected seconds per task of each worker (--means)")
-        for worker, mean_s in means_s.items():
-            if not 0 < mean_s < float("inf"):
-                raise UsageError(f"mean of worker {worker!r} is {mean_s}: expected seconds per task above 0")
         self._rng = rng
-        self._means_s = dict(means_s)
+        self._means_s = checked_means(self.name, means_s)
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""

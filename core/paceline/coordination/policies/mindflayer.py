@@ -11,7 +11,6 @@ t_i). Times are seen whole only where nothing is cut: in the first rounds, and i
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +20,8 @@ from paceline.allocation import allocate
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.plan import Count, Plan, Update, View
 from paceline.coordination.policies.shared import fastest
+from paceline.coordination.policies.whole_rounds import WholeRounds
 
-_UNCUT_AT_FIRST = 5
-_UNCUT_EVERY = 20
 _TIMES_KEPT = 64
 # A cutoff must pay by so much before it is made: few times are seen, and the largest of them is luck.
 _WORTH_CUTTING = 0.95
@@ -55,8 +53,7 @@ class MindFlayer:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._times_s: dict[WorkerName, deque[float]] = {}
-        self._uncut = True
+        self._seen = WholeRounds(_TIMES_KEPT)
 
     @property
     def needs(self) -> int:
@@ -67,33 +64,32 @@ class MindFlayer:
         """See `Policy.plan`."""
         if view.again:
             return fastest(view)
-        known = [self._times_s.get(worker.name) for worker in view.workers]
+        known = [self._seen.of(worker.name) for worker in view.workers]
         cutoffs = [best_cutoff(np.array(seen)) if seen else Cutoff(None, 1.0, 0.0) for seen in known]
         trials = allocate(np.array([cutoff.trial_s for cutoff in cutoffs]), view.tasks, self._rng).tolist()
-        self._uncut = view.round <= _UNCUT_AT_FIRST or view.round % _UNCUT_EVERY == 0 or not all(known)
+        uncut = self._seen.due(view)
         given = [(w.name, count, c) for w, count, c in zip(view.workers, trials, cutoffs, strict=True) if count]
-        limits_s = {} if self._uncut else {name: c.limit_s for name, _, c in given if c.limit_s is not None}
+        limits_s = {} if uncut else {name: c.limit_s for name, _, c in given if c.limit_s is not None}
         return Plan(
             allocation={name: count for name, count, _ in given},
             quota=Count(view.tasks),
             limits_s=limits_s,
             divisor_tasks=sum(count * c.success for _, count, c in given) if limits_s else None,
-            reason=self._reason(view.tasks, limits_s, len(given)),
+            reason=_reason(view.tasks, limits_s, len(given), uncut),
         )
 
     def updated(self, update: Update) -> None:
         """Learn the times of a round in which nothing was cut."""
-        if self._uncut:
-            for task in update.finished:
-                self._times_s.setdefault(task.worker, deque(maxlen=_TIMES_KEPT)).append(task.seconds)
+        self._seen.learn(update)
 
-    def _reason(self, tasks: int, limits_s: dict[WorkerName, float], workers: int) -> str:
-        if self._uncut:
-            return f"{tasks} trials without time limit, to see the times of {workers} workers"
-        if not limits_s:
-            return f"{tasks} trials; no cutoff would pay for any of {workers} workers"
-        shown = ", ".join(f"{name} {limit_s:.3g} s" for name, limit_s in list(limits_s.items())[:5])
-        return f"{tasks} trials, cut off after {shown}{', ...' if len(limits_s) > 5 else ''}"
+
+def _reason(tasks: int, limits_s: dict[WorkerName, float], workers: int, uncut: bool) -> str:
+    if uncut:
+        return f"{tasks} trials without time limit, to see the times of {workers} workers"
+    if not limits_s:
+        return f"{tasks} trials; no cutoff would pay for any of {workers} workers"
+    shown = ", ".join(f"{name} {limit_s:.3g} s" for name, limit_s in list(limits_s.items())[:5])
+    return f"{tasks} trials, cut off after {shown}{', ...' if len(limits_s) > 5 else ''}"
 
 
 def best_cutoff(times_s: NDArray[np.float64]) -> Cutoff:

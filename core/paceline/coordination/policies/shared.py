@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.plan import Count, Plan, Update, View, WorkerView
+from paceline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,20 @@ def all_tasks(view: View, tasks: NDArray[np.int64], reason: str) -> Plan:
         worker.name: count for worker, count in zip(view.workers, tasks.tolist(), strict=True) if count
     }
     return Plan(allocation=named, quota=Count(view.tasks), reason=reason)
+
+
+def checked_means(policy: str, means_s: Mapping[str, float]) -> dict[str, float]:
+    """Give the means of a policy that needs them.
+
+    Raises:
+        UsageError: no means, or one that is not above 0.
+    """
+    if not means_s:
+        raise UsageError(f"policy {policy} has no means: expected seconds per task of each worker (--means)")
+    for worker, mean_s in means_s.items():
+        if not 0 < mean_s < float("inf"):
+            raise UsageError(f"mean of worker {worker!r} is {mean_s}: expected seconds per task above 0")
+    return dict(means_s)
 
 
 def one_each(view: View) -> dict[WorkerName, int]:
