@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,12 @@ def plot(experiment: Experiment, outcome: Outcome, curve: Mapping[str, Any] | No
     Returns:
         the files, in this order; without the losses where there is no loss curve.
     """
-    shown = {}
-    for variant in experiment.variants:
-        results = complete_results(experiment, outcome, variant)
-        if results:
-            shown[variant] = results
+    found = [(variant, complete_results(experiment, outcome, variant)) for variant in experiment.variants]
+    lines = [_Line(place, variant, results) for place, (variant, results) in enumerate(found) if results]
     title = f"{experiment.preset.name}, n = {experiment.laws.workers}, B = {experiment.tasks}"
     paths = []
     loss = _loss(experiment, curve)
-    along = {variant: results for variant, results in shown.items() if experiment.shares_loss_curve(variant.policy)}
+    along = [line for line in lines if experiment.shares_loss_curve(line.policy)]
     if loss is not None:
         for name, label, total in (
             ("loss-against-time", "run time (s)", lambda at: at.time_s),
@@ -46,11 +43,11 @@ def plot(experiment: Experiment, outcome: Outcome, curve: Mapping[str, Any] | No
         ):
             paths.append(_draw(folder / f"{name}.png", title, (label, loss[0]), _losses(along, loss[1], total)))
     paths.append(_draw(folder / "average-round-time.png", title, ("round", "average time of a round (s)"),
-                       lambda axes: _round_times(axes, shown)))  # fmt: skip
+                       lambda axes: _round_times(axes, lines)))  # fmt: skip
     paths.append(_draw(folder / "average-regret.png", title, ("round", "average proxy regret (s)"),
-                       lambda axes: _average_regret(axes, shown)))  # fmt: skip
+                       lambda axes: _average_regret(axes, lines)))  # fmt: skip
     paths.append(_draw(folder / "cumulative-regret.png", title, ("round", "cumulative proxy regret (s)"),
-                       lambda axes: _cumulative_regret(axes, shown)))  # fmt: skip
+                       lambda axes: _cumulative_regret(axes, lines)))  # fmt: skip
     return paths
 
 
@@ -66,8 +63,14 @@ def _draw(path: Path, title: str, labels: tuple[str, str], fill: Callable[[Axes]
     return path
 
 
-def _label(variant: Variant) -> str:
-    return f"{variant.policy}, prior {variant.prior:,}" if variant.prior else variant.policy
+class _Line:
+    """A variant with its results, and how it looks in every figure."""
+
+    def __init__(self, place: int, variant: Variant, results: list[PolicyResult]) -> None:
+        self.results = results
+        self.policy = variant.policy
+        label = f"{variant.policy}, prior {variant.prior:,}" if variant.prior else variant.policy
+        self.look: dict[str, Any] = {"label": label, "color": f"C{place % 10}"}
 
 
 Loss = Callable[[PolicyResult], tuple[Floats, Floats]]
@@ -92,44 +95,42 @@ def _loss(experiment: Experiment, curve: Mapping[str, Any] | None) -> tuple[str,
     return "f(x) - min f", of_quadratic
 
 
-def _losses(
-    shown: Mapping[Variant, list[PolicyResult]], loss: Loss, total: Callable[[Any], Floats]
-) -> Callable[[Axes], None]:
+def _losses(lines: Sequence[_Line], loss: Loss, total: Callable[[Any], Floats]) -> Callable[[Axes], None]:
     def fill(axes: Axes) -> None:
-        for variant, results in shown.items():
-            at = results[0].trajectory
-            rounds, losses = loss(results[0])
-            axes.plot(np.interp(rounds, np.r_[0, at.rounds], np.r_[0.0, total(at)]), losses, label=_label(variant))
+        for line in lines:
+            at = line.results[0].trajectory
+            rounds, losses = loss(line.results[0])
+            axes.plot(np.interp(rounds, np.r_[0, at.rounds], np.r_[0.0, total(at)]), losses, **line.look)
         axes.set_yscale("log")
 
     return fill
 
 
-def _round_times(axes: Axes, shown: Mapping[Variant, list[PolicyResult]]) -> None:
-    for variant, results in shown.items():
-        at = results[0].trajectory
-        axes.plot(at.rounds, at.time_s / at.rounds, label=_label(variant))
+def _round_times(axes: Axes, lines: Sequence[_Line]) -> None:
+    for line in lines:
+        at = line.results[0].trajectory
+        axes.plot(at.rounds, at.time_s / at.rounds, **line.look)
     axes.set_xscale("log")
 
 
-def _average_regret(axes: Axes, shown: Mapping[Variant, list[PolicyResult]]) -> None:
-    for variant, results in shown.items():
-        at = results[0].trajectory
+def _average_regret(axes: Axes, lines: Sequence[_Line]) -> None:
+    for line in lines:
+        at = line.results[0].trajectory
         if not np.isnan(at.regret_s).all():
-            axes.plot(at.rounds, at.regret_s / at.rounds, label=_label(variant))
+            axes.plot(at.rounds, at.regret_s / at.rounds, **line.look)
     axes.set_xscale("log")
 
 
-def _cumulative_regret(axes: Axes, shown: Mapping[Variant, list[PolicyResult]]) -> None:
+def _cumulative_regret(axes: Axes, lines: Sequence[_Line]) -> None:
     """Draw the mean over the repetitions, with bars of one standard deviation where there are several."""
-    for variant, results in shown.items():
-        at = results[0].trajectory
-        regrets = np.array([result.trajectory.regret_s for result in results])
+    for line in lines:
+        at = line.results[0].trajectory
+        regrets = np.array([result.trajectory.regret_s for result in line.results])
         if np.isnan(regrets).all():
             continue
         mean = regrets.mean(axis=0)
-        line = axes.plot(at.rounds, mean, label=_label(variant))[0]
-        if len(results) > 1:
+        axes.plot(at.rounds, mean, **line.look)
+        if len(line.results) > 1:
             some = np.linspace(0, len(mean) - 1, 12).astype(int)
             deviation = regrets.std(axis=0, ddof=1)
-            axes.errorbar(at.rounds[some], mean[some], deviation[some], fmt="none", capsize=3, color=line.get_color())
+            axes.errorbar(at.rounds[some], mean[some], deviation[some], fmt="none", capsize=3, color=line.look["color"])
