@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from paceline.server.ledger_reader import LedgerReader
+from paceline.server.past_run import open_run
+from paceline.server.replay import Replay
+from paceline.server.verdict import Verdict, judge
 from tests.jobs import Broad
 from tests.reference import reference_run
 from tests.system.cluster import Cluster, assert_bit_equal, cluster, until
@@ -128,3 +131,34 @@ def test_data_cut_during_a_push_is_pushed_again(tmp_path: Path) -> None:
         assert_trained(run, "a", "b", "c")
         assert proxy.cuts == 1
         assert not {"lost", "away"} & set(events_of(run, "b"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "args"),
+    [
+        ("greedy", ("--rounds", "30")),
+        ("asgd", ("--rounds", "100")),
+        ("malenia", ("--rounds", "20", "--partition", "3")),
+    ],
+)
+def test_a_worker_killed_under_other_policies_leaves_what_the_ledger_says(
+    tmp_path: Path, policy: str, args: tuple[str, ...]
+) -> None:
+    """They use what comes first, so there is no reference run; but each task once, and the replay is the model."""
+    with cluster(tmp_path, JOB, *SERVER, "--policy", policy, *args) as run:
+        for name in ("a", "b", "c"):
+            run.worker(name, *DELAY)
+        run.at_round(5)
+        run.processes["b"].kill()
+        if policy == "malenia":
+            # It stands still until somebody takes the lost part over.
+            run.worker("d", *DELAY)
+            run.end("d")
+        run.end("server", "a", "c")
+    with LedgerReader(run.run_dir / "ledger.sqlite") as ledger:
+        applied = [task for tasks in ledger.task_ids_by_round().values() for task in tasks]
+    assert len(applied) == len(set(applied))
+    assert "lost" in events_of(run, "b")
+    with open_run(run.run_dir) as past:
+        judgement = judge(past, Replay(past))
+    assert judgement.verdict is Verdict.BIT_EQUAL, judgement
