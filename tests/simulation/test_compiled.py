@@ -88,3 +88,10 @@ def test_spreading_many_tasks_draws_as_the_allocation_does(tasks: int) -> None:
     for _ in range(3):
         run.advance(1)
         assert run.allocation.tolist() == spread(tasks, np.arange(n), n, rng).tolist()
+
+
+def test_greedy_leaves_slow_workers_undrawn_and_their_streams_in_step() -> None:
+    """Means so far apart that most workers' fastest possible first task ends after the round."""
+    means_s = [58.0 * i for i in range(30, 0, -1)]
+    setting = Setting(laws=scaled(parse_shape("shifted-exp"), means_s), tasks=3, seed=2)
+    check_against_the_machine("greedy", setting, 150)
