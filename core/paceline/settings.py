@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
+from paceline.errors import UsageError
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
@@ -139,7 +141,7 @@ class RunSettings(SharedSettings):
     @field_validator("policy")
     @classmethod
     def _policy_is_known(cls, value: str) -> str:
-        return check_policy(value)
+        return _as_value_error(check_policy, value)
 
     @field_validator("switch_at", mode="before")
     @classmethod
@@ -147,7 +149,7 @@ class RunSettings(SharedSettings):
         if value is None:
             return None
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        return str(parse_switch_at(text))
+        return _as_value_error(lambda: str(parse_switch_at(text)))
 
     @model_validator(mode="after")
     def _policy_has_what_it_needs(self) -> RunSettings:
@@ -229,6 +231,14 @@ class WorkerSettings(_Settings):
         if value is not None and not WORKER_NAME.fullmatch(value):
             raise ValueError(f"name is {value!r}: expected 1 to 64 of the characters A-Z a-z 0-9 . _ -")
         return value
+
+
+def _as_value_error(check: Callable[..., str], *given: str) -> str:
+    """Let pydantic see what a check of ours finds, so that it is said of the flag or variable that it came from."""
+    try:
+        return check(*given)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_address(value: str, name: str, lowest_port: int) -> str:

@@ -206,6 +206,12 @@ def test_a_dataset_without_a_task_is_refused(make: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_part_without_a_task_is_refused() -> None:
+    assert len(build_dataset(Changed(dataset=lambda: list(range(13))), 1, 4, 3)) == 13
+    with pytest.raises(UsageError, match="has 13 samples, 3 in the smallest of 4 parts, fewer than a task"):
+        build_dataset(Changed(dataset=lambda: list(range(13))), 1, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

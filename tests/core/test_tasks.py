@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,10 +59,25 @@ def test_seeds_differ_by_task_phase_and_run_and_fit_a_generator() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_task_costs_microseconds() -> None:
-    task_samples(0, 0, 32, 60_000)
-    started = time.perf_counter()
+def test_tasks_of_an_epoch_share_its_permutation() -> None:
+    epoch_order.cache_clear()
     for task in range(1000):
         task_samples(0, task, 32, 60_000)
-    # Measured 3 us; a permutation per task would cost a millisecond.
-    assert (time.perf_counter() - started) / 1000 < 100e-6
+    assert epoch_order.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("parts", [1, 3, 4])
+def test_each_part_has_samples_of_its_own_and_once_an_epoch(parts: int) -> None:
+    n_samples, micro_batch = 26, 2
+    for part in range(parts):
+        first, end = part * n_samples // parts, (part + 1) * n_samples // parts
+        mine = [task_samples(5, part + parts * k, micro_batch, n_samples, parts) for k in range(end - first)]
+        # So many tasks of two samples are two epochs of the part.
+        assert sorted(np.concatenate(mine).tolist()) == sorted([*range(first, end)] * 2)
+
+
+def test_parts_are_shuffled_each_in_its_own_way() -> None:
+    orders = [task_samples(5, part, 10, 20, 2) - 10 * part for part in (0, 1)]
+    assert orders[0].tolist() != orders[1].tolist()
+    with pytest.raises(ValueError, match="no such task"):
+        task_samples(0, 0, 11, 20, 2)
