@@ -90,8 +90,13 @@ def test_spreading_many_tasks_draws_as_the_allocation_does(tasks: int) -> None:
         assert run.allocation.tolist() == spread(tasks, np.arange(n), n, rng).tolist()
 
 
-def test_greedy_leaves_slow_workers_undrawn_and_their_streams_in_step() -> None:
-    """Means so far apart that most workers' fastest possible first task ends after the round."""
+@pytest.mark.parametrize("law", ["shifted-exp", "exp", "uniform:0.5"])
+def test_greedy_leaves_slow_workers_undrawn_and_their_streams_in_step(law: str) -> None:
+    """Means so far apart that most workers' first tasks end after the round; in one block, where that is made use of."""
     means_s = [58.0 * i for i in range(30, 0, -1)]
-    setting = Setting(laws=scaled(parse_shape("shifted-exp"), means_s), tasks=3, seed=2)
-    check_against_the_machine("greedy", setting, 150)
+    setting = Setting(laws=scaled(parse_shape(law), means_s), tasks=3, seed=2)
+    result, run = run_on_coordinator("greedy", setting, 150), CompiledRun("greedy", setting)
+    run.advance(150)
+    assert run.tasks_done.tolist() == tasks_of_rounds(result, 30, "greedy").sum(axis=0).tolist()
+    assert run.sums[TIME] == pytest.approx(result.seconds, rel=1e-9)
+    assert run.sums[WORK] == pytest.approx(result.used_s + result.wasted_s, rel=1e-9)
