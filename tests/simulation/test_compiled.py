@@ -92,7 +92,7 @@ def test_spreading_many_tasks_draws_as_the_allocation_does(tasks: int) -> None:
 
 @pytest.mark.parametrize("law", ["shifted-exp", "exp", "uniform:0.5"])
 def test_greedy_leaves_slow_workers_undrawn_and_their_streams_in_step(law: str) -> None:
-    """Means so far apart that most workers' first tasks end after the round; in one block, where that is made use of."""
+    """Means so far apart that most workers' first tasks end after the round; made use of within a block."""
     means_s = [58.0 * i for i in range(30, 0, -1)]
     setting = Setting(laws=scaled(parse_shape(law), means_s), tasks=3, seed=2)
     result, run = run_on_coordinator("greedy", setting, 150), CompiledRun("greedy", setting)
@@ -100,3 +100,15 @@ def test_greedy_leaves_slow_workers_undrawn_and_their_streams_in_step(law: str) 
     assert run.tasks_done.tolist() == tasks_of_rounds(result, 30, "greedy").sum(axis=0).tolist()
     assert run.sums[TIME] == pytest.approx(result.seconds, rel=1e-9)
     assert run.sums[WORK] == pytest.approx(result.used_s + result.wasted_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("policy", COMPILED)
+def test_a_block_of_rounds_is_those_rounds(policy: str) -> None:
+    setting = sqrt_setting(40, 23, "0.3")
+    block, single = CompiledRun(policy, setting), CompiledRun(policy, setting)
+    block.advance(2000)
+    for _ in range(2000):
+        single.advance(1)
+    assert block.sums.tolist() == single.sums.tolist()
+    assert block.tasks_done.tolist() == single.tasks_done.tolist()
+    assert block.allocation.tolist() == single.allocation.tolist()
