@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from paceline.cli.app import run_command_line
+from paceline.cli.simulate import FLAGS
 from paceline.cli.simulate_curve import Curve, cnn
 from paceline.errors import UsageError
 from paceline.simulation.experiments.listener import Nobody
@@ -202,3 +203,28 @@ def test_the_cnn_learns_and_its_curve_goes_with_every_clock(tmp_path: Path) -> N
     assert len(loss["losses"]) == 60
     assert np.mean(loss["losses"][-5:]) < np.mean(loss["losses"][:5]) - 0.5
     assert (tmp_path / "figures" / "loss-against-time.png").is_file()
+
+
+def test_help_list_and_mistakes_import_nothing_heavy() -> None:
+    script = """
+import sys
+from paceline.cli.app import run_command_line
+for line in ("simulate --help", "simulate --list", "simulate", "simulate ata-sqr", "simulate ata-sqrt --tasks 0"):
+    run_command_line(line.split())
+print(sorted({"torch", "grpc", "numba", "matplotlib"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_text_names_every_flag_and_gives_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paceline.cli", "simulate", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    for flag in ("list", *FLAGS):
+        assert f"--{flag.removesuffix('_file').replace('_', '-')} " in done.stdout
+    assert "paceline simulate ata-sqrt" in done.stdout.split("Examples:")[1]
