@@ -58,7 +58,7 @@ def check_against_the_machine(policy: str, setting: Setting, rounds: int) -> Com
      ("greedy", 5, "paper")],
 )  # fmt: skip
 def test_decisions_are_the_coordinators_for_ten_thousand_rounds(policy: str, n: int, constants: str) -> None:
-    run = check_against_the_machine(policy, sqrt_setting(n, 5, constants), 10_000)
+    run = check_against_the_machine(policy, sqrt_setting(n, 3, constants), 10_000)
     if policy in ("ata", "ata-empirical"):
         # Both branches were gone through: rounds by the zero rule, and rounds by score.
         assert 50 < run.sums[BAD] < 9_950

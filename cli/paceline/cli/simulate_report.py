@@ -64,7 +64,7 @@ class Watcher:
 
     def went_on(self, policy: str, rounds: int) -> None:
         """See Listener."""
-        if policy != self._policy or rounds < self._rounds:
+        if policy != self._policy or rounds <= self._rounds:
             self._before += self._rounds
             self._policy = policy
         self._rounds = rounds
