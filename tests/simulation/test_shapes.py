@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pytest
 
 from paceline.errors import UsageError
 from paceline.simulation.compiled.jit import compiled
+from paceline.simulation.compiled.normal import normal_quantile
 from paceline.simulation.compiled.streams import STEP, starting_streams, task_s
 from paceline.simulation.shapes import Laws, Shape, five_distributions, parse_shape, scaled
 
@@ -157,3 +159,9 @@ def test_means_that_cannot_be_are_refused(mean_s: float) -> None:
             make([1.0, mean_s])
     with pytest.raises(UsageError, match="worker 4 is 2: expected more than 2"):
         five_distributions([2.0] * 5)
+
+
+def test_normal_quantiles_are_those_of_the_standard_library() -> None:
+    exact = NormalDist()
+    for p in (2.0**-53, 1e-12, 1e-5, 0.01, 0.074, 0.076, 0.3, 0.5, 0.6, 0.925, 0.99, 1 - 1e-9, 1 - 2.0**-53):
+        assert normal_quantile(p) == pytest.approx(exact.inv_cdf(p), rel=1e-14, abs=1e-15)
