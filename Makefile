@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTO_FILES := $(sort $(wildcard protos/paceline/protos/*.proto))
 PYTEST_ARGS ?=
+# Files of tests that run at the same time; 0: one after another, in this process.
+PYTEST_JOBS ?= 2
 
 .PHONY: help setup demo test check format lint types layers proto proto-check bench freeze clean
 
@@ -27,7 +29,7 @@ demo: setup  ## train a CNN on unequal workers under three policies and compare 
 
 test: setup check  ## everything that CI runs
 	@echo "== tests"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: lint types layers proto-check  ## all checks that run nothing
 
