@@ -124,6 +124,19 @@ def test_the_coordinator_and_the_compiled_path_agree_on_the_means(policy: str) -
     assert (real["average_regret"] is None) == (fast["average_regret"] is None)
 
 
+@pytest.mark.parametrize("coordinator", [False, True])
+def test_number_of_employed_workers_grows_at_the_switching_rounds(coordinator: bool) -> None:
+    changes = {"policies": ("cmab-kl",), "tasks": 4, "workers": 6, "rounds": 300, "coordinator": coordinator}
+    row = simulated("ata-sqrt", k_start=1, k_step=2, switch_at="100,200", **changes)["cmab-kl"]
+    assert sum(row["tasks_per_worker"]) == 100 * (1 + 3 + 4)
+
+
+def test_staleness_bound_reaches_the_policies() -> None:
+    changes = {"policies": ("asgd",), "workers": 6, "rounds": 200}
+    free, bound = (simulated("ata-sqrt", staleness=staleness, **changes)["asgd"] for staleness in (None, 1))
+    assert bound["mean_round_s"] > 1.5 * free["mean_round_s"]
+
+
 def test_repetitions_give_means_and_deviations() -> None:
     single = [simulated("ata-sqrt", rounds=300, policies=("uniform",), seed=seed)["uniform"] for seed in (4, 5, 6)]
     row = simulated("ata-sqrt", rounds=300, policies=("uniform",), seed=4, repeats=3)["uniform"]

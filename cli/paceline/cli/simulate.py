@@ -48,6 +48,10 @@ class SimulateCommand(BaseModel):
     policy: str | None = None
     constants: str | None = None
     prior: str | None = None
+    k_start: Count | None = None
+    k_step: Count = 1
+    switch_at: str | None = None
+    staleness: Count | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     repeats: Count | None = None
     engine: Literal["compiled", "machine"] = "compiled"
@@ -76,6 +80,11 @@ FLAGS = {
     "policy": _flag("policy", "P,...", "Policies to compare; greedy is simulated in any case, for the ratios.", _WHAT),
     "constants": _flag("constants", "C", "How much the ATA policies explore: as-run (default: the factors that give "
                        "the paper's tables), paper (those that it prints) or a number.", _WHAT),
+    "k_start": _flag("k-start", "N", "Workers that the cmab policies employ at first, or results that adaptive-k-sync "
+                     "awaits; --tasks is the most.", _WHAT),
+    "k_step": _flag("k-step", "N", "By so many it grows. Default: 1.", _WHAT),
+    "switch_at": _flag("switch-at", "ROUNDS", "cmab: it grows after these rounds, 100,200,300 or every:100.", _WHAT),
+    "staleness": _flag("staleness", "R", "Asynchronous policies: drop results R or more versions behind.", _WHAT),
     "prior": _flag("prior", "P,...", "Rounds that the ATA policies learn for before the clock starts.", _WHAT),
     "seed": _flag("seed", "N", "Same seed, same numbers. Default: 0.", _HOW),
     "repeats": _flag("repeats", "R", "Repeat with the seeds N, N+1, ... and give means and deviations.", _HOW),
@@ -100,6 +109,10 @@ def simulate(
     means: Annotated[Text, FLAGS["means"]] = None,
     policy: Annotated[Text, FLAGS["policy"]] = None,
     constants: Annotated[Text, FLAGS["constants"]] = None,
+    k_start: Annotated[Text, FLAGS["k_start"]] = None,
+    k_step: Annotated[Text, FLAGS["k_step"]] = None,
+    switch_at: Annotated[Text, FLAGS["switch_at"]] = None,
+    staleness: Annotated[Text, FLAGS["staleness"]] = None,
     prior: Annotated[Text, FLAGS["prior"]] = None,
     seed: Annotated[Text, FLAGS["seed"]] = None,
     repeats: Annotated[Text, FLAGS["repeats"]] = None,

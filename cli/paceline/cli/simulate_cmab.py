@@ -42,7 +42,7 @@ def simulate_cmab_and_report(command: SimulateCommand) -> int:
 
 
 def _settings(command: SimulateCommand) -> CmabSettings:
-    for name in ("constants", "prior", "data"):
+    for name in ("constants", "prior", "data", "staleness"):
         if getattr(command, name) is not None:
             raise UsageError(f"--{name} is {str(getattr(command, name))!r}: expected only with the ata presets")
     if command.engine != "compiled":
@@ -64,6 +64,9 @@ def _settings(command: SimulateCommand) -> CmabSettings:
         seed=command.seed,
         repeats=10 if command.repeats is None else command.repeats,
         means_s=means_s,
+        k_start=command.k_start or 1,
+        k_step=command.k_step,
+        switch_at=command.switch_at,
         **changes,
     )
 

@@ -58,6 +58,10 @@ def _changes(command: SimulateCommand) -> Changes:
         priors=None if command.prior is None else _priors(command.prior),
         coordinator=command.engine == "machine",
         coordinated_rounds=command.machine_rounds,
+        k_start=command.k_start,
+        k_step=command.k_step,
+        switch_at=command.switch_at,
+        staleness=command.staleness,
     )
 
 

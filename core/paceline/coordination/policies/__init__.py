@@ -132,10 +132,19 @@ def check_policy(name: str) -> str:
     raise UsageError(f"policy is {name!r}: {hint}expected one of {', '.join(POLICY_NAMES)}")
 
 
-def _cmab(name: str, options: PolicyOptions, rng: np.random.Generator) -> Policy:
+def employment_schedule(options: PolicyOptions) -> GrowingCount:
+    """Say how many workers the cmab policies employ in each round.
+
+    Raises:
+        UsageError: numbers that cannot be, or switching rounds that do not parse.
+    """
     start = options.k_start if options.k_start is not None else (1 if options.switch_at else options.tasks)
     growth = {} if options.switch_at is None else {"switch_at": parse_switch_at(options.switch_at)}
-    schedule = GrowingCount(start, options.k_step, options.tasks, **growth)
+    return GrowingCount(start, options.k_step, options.tasks, **growth)
+
+
+def _cmab(name: str, options: PolicyOptions, rng: np.random.Generator) -> Policy:
+    schedule = employment_schedule(options)
     match name:
         case "cmab-lcb":
             return CmabLcb(rng, schedule, options.mean_max_s)
@@ -200,6 +209,7 @@ __all__ = [
     "Ringmaster",
     "Uniform",
     "check_policy",
+    "employment_schedule",
     "make_policy",
     "parse_switch_at",
 ]

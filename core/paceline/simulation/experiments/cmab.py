@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paceline.allocation import max_moments, quadrature
-from paceline.coordination.policies.schedule import GrowingCount, Switches
+from paceline.coordination.policies.schedule import GrowingCount, Switches, parse_switch_at
 from paceline.errors import UsageError
 from paceline.simulation.compiled.employed import EMPLOYING, K_FAMILY, Block, EmployedRun, optima_s, superarm_means_s
 from paceline.simulation.experiments.listener import Listener, Nobody
@@ -59,6 +59,9 @@ class CmabSettings:
     means_s: tuple[float, ...] | None = None
     law: Shape = _EXPONENTIAL
     policies: tuple[str, ...] = POLICIES
+    k_start: int = 1
+    k_step: int = 1
+    switch_at: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "tasks", "rounds", "repeats"):
@@ -77,13 +80,16 @@ class CmabSettings:
                 near = difflib.get_close_matches(policy, POLICIES, n=1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
                 raise UsageError(f"policy is {policy!r}: preset cmab has {', '.join(POLICIES)}{hint}")
+        _ = self.schedule  # Checks its numbers.
         if len(set(self.policies)) < len(self.policies):
             raise UsageError(f"policies are {', '.join(self.policies)}: expected each once")
 
     @property
     def schedule(self) -> GrowingCount:
         """One worker more after each of b equal stages; the last is shorter where b does not divide the rounds."""
-        return GrowingCount(1, 1, self.tasks, Switches(every=-(-self.rounds // self.tasks)))
+        stages = Switches(every=-(-self.rounds // self.tasks))
+        switch_at = stages if self.switch_at is None else parse_switch_at(self.switch_at)
+        return GrowingCount(self.k_start, self.k_step, self.tasks, switch_at)
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

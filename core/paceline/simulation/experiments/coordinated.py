@@ -12,7 +12,7 @@ from paceline.allocation import allocate
 from paceline.coordination import Machine, MachineSettings
 from paceline.coordination.effects import Effect, RoundRecord
 from paceline.coordination.events import Event, StopRequested, UpdateApplied
-from paceline.coordination.policies import PolicyOptions, make_policy
+from paceline.coordination.policies import make_policy
 from paceline.simulation.compiled.streams import policy_generator, starting_streams, task_s
 from paceline.simulation.driver import Simulation
 from paceline.simulation.experiments.listener import Listener, Nobody
@@ -67,14 +67,6 @@ def run_on_coordinator(
         for i, name in enumerate(names)
     ]
     parts = n if policy == "malenia" else 0
-    options = PolicyOptions(
-        tasks=setting.tasks,
-        constants=setting.constants,
-        alpha_s=setting.alpha_s,
-        means_s=dict(zip(names, laws.means_s.tolist(), strict=True)),
-        mean_max_s=float(laws.means_s.max()),
-        parts=parts,
-    )
     settings = MachineSettings(
         tasks=setting.tasks,
         rounds=rounds,
@@ -83,7 +75,7 @@ def run_on_coordinator(
         silent_after_s=_FOREVER_S,
         progress_s=_FOREVER_S,
     )
-    machine = Machine(settings, make_policy(policy, options, rng=policy_generator(setting.seed)))
+    machine = Machine(settings, make_policy(policy, setting.options(names, parts), rng=policy_generator(setting.seed)))
     return Simulation(_Watched(machine, policy, listener or Nobody()), workers).run()
 
 

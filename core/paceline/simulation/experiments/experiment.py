@@ -29,6 +29,7 @@ class Changes:
         rounds: of the policies with a compiled path; also the most for the others.
         coordinated_rounds: of the policies that run on the coordinator itself, at most.
         coordinator: run every policy there.
+        k_start, k_step, switch_at, staleness: see policies.PolicyOptions.
     """
 
     workers: int | None = None
@@ -43,6 +44,10 @@ class Changes:
     priors: tuple[int, ...] | None = None
     coordinator: bool = False
     coordinated_rounds: int = MOST_COORDINATED_ROUNDS
+    k_start: int | None = None
+    k_step: int = 1
+    switch_at: str | None = None
+    staleness: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Experiment:
         law: in words.
         variants: in the order of the table.
         seeds: one for each repetition.
+        changes: what the user asked for.
     """
 
     preset: Preset
@@ -73,10 +79,20 @@ class Experiment:
     seeds: tuple[int, ...]
     coordinator: bool
     coordinated_rounds: int
+    changes: Changes
 
     def setting(self, seed: int) -> Setting:
         """Give the setting of one repetition."""
-        return Setting(laws=self.laws, tasks=self.tasks, constants=self.constants, seed=seed)
+        return Setting(
+            laws=self.laws,
+            tasks=self.tasks,
+            constants=self.constants,
+            seed=seed,
+            k_start=self.changes.k_start,
+            k_step=self.changes.k_step,
+            switch_at=self.changes.switch_at,
+            staleness=self.changes.staleness,
+        )
 
     def is_compiled(self, policy: str) -> bool:
         """Tell whether a policy takes the compiled path."""
@@ -119,6 +135,7 @@ def experiment(preset: Preset, changes: Changes) -> Experiment:
         seeds=tuple(range(changes.seed, changes.seed + repeats)),
         coordinator=changes.coordinator,
         coordinated_rounds=changes.coordinated_rounds,
+        changes=changes,
     )
     late = next((variant for variant in made.variants if variant.prior and not made.is_compiled(variant.policy)), None)
     if late is not None:

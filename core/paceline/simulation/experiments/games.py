@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from paceline.coordination.policies import employment_schedule
 from paceline.coordination.policies.schedule import GrowingCount
 from paceline.simulation.compiled.employed import EmployedRun
 from paceline.simulation.compiled.kernels import TIME, WORK
@@ -58,14 +59,15 @@ def new_game(policy: str, setting: Setting) -> Game:
 
 
 class _EmployedGame:
-    """A policy of EMPLOYED with the same number of results in every round."""
+    """A policy of EMPLOYED."""
 
     has_regret = False
 
     def __init__(self, policy: str, setting: Setting) -> None:
         self.round = 0
         self.sums: npt.NDArray[np.float64] = np.zeros(4)
-        schedule = GrowingCount(setting.tasks, 1, setting.tasks)
+        grows = policy.startswith("cmab-")
+        schedule = employment_schedule(setting.options()) if grows else GrowingCount(setting.tasks, 1, setting.tasks)
         self._run = EmployedRun(policy, setting.laws, schedule, setting.seed)
         # A block has a row of results for each of its rounds.
         self.block = max(1, min(1 << 14, (1 << 20) // (setting.laws.workers + setting.tasks)))
