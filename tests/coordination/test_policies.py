@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from paceline.coordination import View, WorkerView
-from paceline.coordination.effects import AddContribution, ApplyUpdate, SendCollect, SendVerdict
+from paceline.coordination import Policy, View, WorkerView
+from paceline.coordination.effects import AddContribution, ApplyUpdate, Goodbye, SendCollect, SendVerdict
 from paceline.coordination.events import UpdateApplied
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.plan import Exactly, Finished, Update
@@ -65,6 +65,28 @@ def test_cancelled_worker_joins_the_next_round_when_it_has_stopped() -> None:
     c.report(again.tasks[0])
     c.deliver(again.tasks)
     assert c.lease is again or c.lease.version > 1
+
+
+def test_all_are_waited_for_though_one_is_still_stopping() -> None:
+    """K grows to all workers, as in backup's whole rounds, while c is being cancelled."""
+    policy = AdaptiveKSync(2, 1, 3, Distance(first=1, factor=2.0))
+    scene = Scene(policy, tasks=3, updates=False)
+    a, b, c = (scene.join(name) for name in "abc")
+    for version in (1, 2):
+        held = c.lease
+        for worker in (a, b):
+            worker.report(worker.lease.tasks[0])
+        for worker in (a, b):
+            worker.deliver(worker.lease.tasks)
+        scene.do(UpdateApplied(version=version, loss=0.0, scalars=(("distance", 1.0),)))
+        if version == 1:
+            c.end(held)
+    assert "the first 3 of 3" in scene.machine.machine.snapshot(0.0).reason
+    before = len(a.leases)
+    a.report(a.lease.tasks[0])
+    a.deliver(a.lease.tasks)
+    c.end(held)
+    assert (c.lease.version, len(a.leases)) == (2, before)
 
 
 # ---- stationarity ----------------------------------------------------------------------------------------------------
@@ -150,6 +172,20 @@ def test_k_async_never_asks_a_worker_twice_in_a_round() -> None:
     assert [len(worker.leases) for worker in (a, b, c)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("policy", [KAsync(1), Asgd()])
+def test_undecided_result_fills_a_place_that_is_lost_after_the_close(policy: Policy) -> None:
+    scene = Scene(policy, tasks=1, min_workers=2, updates=False, lost_after_s=1.0, silent_after_s=1e6)
+    a, b = scene.join("a"), scene.join("b")
+    a.report(0)
+    b.report(1)
+    assert one(scene.log, SendCollect).kept == (0,)
+    a.cut()
+    scene.wait(2.0)
+    assert [order.kept for order in of(scene.log, SendCollect)] == [(0,), (1,)]
+    b.deliver([1])
+    assert one(scene.log, ApplyUpdate).version == 1
+
+
 # ---- Malenia ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +225,29 @@ def test_worker_lost_after_the_stop_is_replaced_to_the_same_weight() -> None:
     c.deliver([1])
     assert [add.weight for add in of(scene.log, AddContribution)] == [0.5, 1.0]
     assert one(scene.log, ApplyUpdate).divisor == 0.5 * 4 + 1.0 * 2
+
+
+def test_round_one_counts_spare_workers_as_there() -> None:
+    scene = Scene(Malenia(2), tasks=2, parts=2, min_workers=3)
+    a, b, c = (scene.join(name) for name in "abc")
+    assert (a.lease.tasks, b.lease.tasks, c.leases) == ((0,), (1,), [])
+
+
+def test_worker_that_leaves_hands_its_part_on_and_its_work_is_done_again() -> None:
+    scene = Scene(Malenia(2), tasks=4, parts=2, silent_after_s=1e6)
+    a, b, c = (scene.join(name) for name in "abc")
+    b.report(1)
+    b.drain()
+    b.report(3)
+    b.end()
+    assert one(scene.log, Goodbye).session == b.session
+    assert c.lease.tasks == (1,)
+    for worker, tasks in ((a, (0, 2)), (c, (1, 3))):
+        for task in tasks:
+            worker.report(task)
+    a.deliver([0, 2])
+    c.deliver([1, 3])
+    assert scene.applied() == [[0, 1, 2, 3]]
 
 
 def test_exactly_wants_what_was_settled() -> None:
@@ -252,6 +311,19 @@ def test_backup_leaves_a_straggler_out_while_the_gradient_is_clear() -> None:
 
 def test_backup_waits_for_all_when_noise_drowns_the_gradient() -> None:
     assert set(play_backup(variance=20.0, slow_s=10.0)) == {5}
+
+
+def test_backup_sees_noise_that_comes_while_it_awaits_a_single_result() -> None:
+    policy, waited = Backup(), []
+    for number in range(1, 401):
+        variance = 0.1 if number <= 40 else 20.0
+        k = policy.plan(view(5, number)).quota.missing({}, 0)
+        waited.append(k)
+        ended = tuple(Finished(WorkerName(f"w{i}"), s) for i, s in list(enumerate([1.0, 30.0, 30.0, 30.0, 30.0]))[:k])
+        scalars = {"squared-norm": 1.0 + variance / k, "variance": variance if k > 1 else 0.0}
+        policy.updated(Update(version=number, loss=1.0, scalars=scalars, finished=ended))
+    assert 1 in waited[:40]
+    assert set(waited[300:]) == {5}
 
 
 def test_backup_waits_for_all_when_nobody_is_slow() -> None:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Case:
     faults: tuple[Fault, ...]
     world: World
 
+    @property
+    def parts(self) -> int:
+        """One worker is spare."""
+        return max(1, len(self.workers) - 1) if self.policy == "malenia" else 0
+
     def make_policy(self) -> Policy:
         if self.policy == "trials":
             return Trials(2, 0.05)
@@ -67,14 +73,14 @@ class Case:
             k_burn_in=2,
             switch_at="every:3" if self.policy == "cmab-kl" else None,
             staleness=STALENESS.get(self.policy),
-            parts=len(names),
+            parts=self.parts,
         )
         return make_policy(self.policy, options, rng=np.random.default_rng(self.seed))
 
     def make_machine(self) -> Machine:
         settings = MachineSettings(
             tasks=self.quota if self.policy in EMPLOYING else self.tasks,
-            parts=len(self.workers) if self.policy == "malenia" else 0,
+            parts=self.parts,
             rounds=self.rounds,
             lost_after_s=0.2,
             silent_after_s=1.0,
@@ -116,7 +122,10 @@ def random_case(policy: str, seed: int) -> Case:
         # And nobody else may try a task again.
         faults = [fault for fault in faults if not isinstance(fault, HangTask | FailTask)]
     if policy in NEEDS_WORKERS:
-        faults = [fault for fault in faults if not _leaves_for_good(fault)]
+        leavers = [fault.worker for fault in faults if _leaves_for_good(fault)]
+        # Of malenia's, one is spare.
+        may_leave = leavers[:1] if policy == "malenia" else []
+        faults = [fault for fault in faults if not _leaves_for_good(fault) or fault.worker in may_leave]
     world = World(
         latency_s=latency_s,
         update_s=float(rng.choice([0.0, 0.01])),
@@ -160,7 +169,7 @@ def _random_faults(rng: np.random.Generator, n: int) -> list[Fault]:
     return makers[int(rng.integers(len(makers)))]()
 
 
-def _leaves_for_good(fault: Fault) -> bool:
+def _leaves_for_good(fault: Fault) -> TypeGuard[Drain | Kill]:
     return isinstance(fault, Drain) or (isinstance(fault, Kill) and fault.restart_after_s is None)
 
 

@@ -31,9 +31,16 @@ def test_run_survives_whatever_happens(policy: str) -> None:
         struck += result.faults
     # Each kind of fault really happened, most of them often.
     kinds = {"Kill", "Freeze", "CutSession", "CutPush", "LoseAnswer", "CorruptPush", "SecondProcess"}
-    kinds |= set() if policy in NEEDS_WORKERS else {"Drain"}
+    kinds |= set() if policy in NEEDS_WORKERS - {"malenia"} else {"Drain"}
     assert kinds <= set(struck), struck
     assert struck.total() > 100, struck
+
+
+@pytest.mark.parametrize(("policy", "seed"), [("asgd", 176), ("ringmaster", 275)])
+def test_undecided_results_when_a_closed_round_opens_again(policy: str, seed: int) -> None:
+    """Seeds that once stood still: a holder was lost after the close while a result waited for its decision."""
+    case = random_case(policy, seed)
+    check(case, case.run()[0])
 
 
 @pytest.mark.parametrize("policy", [*POLICY_NAMES, "trials"])

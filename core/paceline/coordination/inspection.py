@@ -178,7 +178,9 @@ def _situation(state: State) -> str:
     if current is None:
         if state.version == 0 and ready < state.first_workers:
             return f"waiting for workers: {ready} of {state.first_workers} are ready"
-        return "waiting for a worker: none is there" if not ready else f"waiting: {state.reason}"
+        if not ready:
+            return "waiting for a worker: none is there"
+        return f"waiting: {state.reason}" if state.reason else "waiting for workers that may be given tasks"
     if _stranded(state, current):
         return f"waiting for a worker: round {current.number} has tasks and nobody to do them"
     if current.updating:

@@ -94,9 +94,7 @@ def _plan(state: State) -> None:
     """Ask the policy for the next round, if there is anybody to do it."""
     ready = [m for m in state.members.values() if m.available(state.now)]
     free = [m for m in ready if not m.leases]
-    if state.version == 0 and len(ready) < state.first_workers and not state.leases:
-        return
-    if state.vacant_parts():
+    if not _may_begin(state) or state.vacant_parts():
         return
     open_leases = [lease for lease in state.leases.values() if lease.phase is Phase.OPEN]
     in_flight = any(lease.running or lease.undecided for lease in open_leases)
@@ -133,6 +131,12 @@ def _plan(state: State) -> None:
         _tend(state, state.round)
 
 
+def _may_begin(state: State) -> bool:
+    """Tell whether enough workers are there for round 1; spare ones count, though they get nothing yet."""
+    there = sum(m.available(state.now) or (m.spare and m.standing is Standing.ACTIVE) for m in state.members.values())
+    return state.version > 0 or there >= state.first_workers or bool(state.leases)
+
+
 def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> View:
     """Show the policy the given members: founders first, by name, so that a seed fixes what a draw means to whom."""
     ordered = sorted(members, key=lambda m: (state.learned(m).first_round, len(m.name), m.name))
@@ -165,6 +169,11 @@ def _tend(state: State, current: Round) -> None:
             # A holder was lost after the close: the round is open again, for those too who are done.
             current.full = False
             state.freed.update(dict.fromkeys(state.members))
+            if state.undecided:
+                # What was finished since the close can fill the place.
+                decide_late(state)
+                _tend(state, current)
+                return
     if not current.full:
         if current.plan.refill:
             _refill(state, current)
@@ -248,7 +257,7 @@ def _refill(state: State, current: Round) -> None:
             lease = state.open_lease(member, _draw(state, member, 1), in_advance=False)
         else:
             lease = next(iter(member.leases.values()))
-            if len(member.leases) > 1 or lease.phase is not Phase.OPEN or lease.running:
+            if len(member.leases) > 1 or lease.phase is not Phase.OPEN or lease.running or lease.undecided:
                 continue
             if lease.version != state.version:
                 continue
@@ -263,7 +272,8 @@ def _plan_again(state: State, current: Round) -> None:
         for lease in state.leases.values()
         if lease.phase is Phase.OPEN and not lease.in_advance
     )
-    missing = current.quota.missing(current.counts, in_flight)
+    stopping = _about_to_join(state, current)
+    missing = max(0, current.quota.missing(current.counts, in_flight) - stopping)
     able = [m for m in state.members.values() if m.available(state.now) and (current.in_advance or not m.leases)]
     for task in sorted(state.retries):
         member = _other_hands(state, able, task)
@@ -285,7 +295,15 @@ def _plan_again(state: State, current: Round) -> None:
         state.out.append(
             RoundPlanned(round=current.number, version=state.version, allocation=shown, reason=plan.reason, again=True)
         )
-    state.short = missing > 0 or bool(state.retries)
+    state.short = missing > 0 or stopping > 0 or bool(state.retries)
+
+
+def _about_to_join(state: State, current: Round) -> int:
+    """Count workers that will join in when they have stopped what was cancelled: their places are not lost ones."""
+    if not current.plan.join_in:
+        return 0
+    idle = [m for m in state.members.values() if m.available(state.now) and m.name not in current.granted]
+    return sum(bool(m.leases) and all(x.phase is Phase.CANCELLING for x in m.leases.values()) for m in idle)
 
 
 def _grant_again(state: State, member: Member, tasks: list[TaskId], current: Round) -> None:

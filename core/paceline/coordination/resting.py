@@ -27,8 +27,9 @@ def rest(state: State, member: Member, lease: Lease) -> None:
     if more and current is not None and (current.plan.cancel or not lease.kept):
         state.freed[member.name] = None
     elif lease.kept and current is not None and current.plan.weigh is not None and not current.full:
-        # What it weighs is known at the close, where it is collected.
-        return
+        # What it weighs is known at the close, where it is collected; who leaves cannot wait for that.
+        if member.standing is not Standing.ACTIVE:
+            cancel(state, member, lease)
     elif lease.kept:
         collect(state, member, lease)
     else:

@@ -65,12 +65,12 @@ class Backup:
     def updated(self, update: Update) -> None:
         """Learn from a round."""
         self._seen.learn(update)
-        results = max(self._results, 1)
-        variance = update.scalars["variance"]
-        # The averaged gradient's square is |F'|^2 + V / k in the mean.
-        signal = max(0.0, update.scalars["squared-norm"] - variance / results)
-        self._squared_norm = _mixed(self._squared_norm, signal)
-        if results > 1:
+        # One result alone does not tell signal from noise.
+        if self._results > 1:
+            variance = update.scalars["variance"]
+            # The averaged gradient's square is |F'|^2 + V / k in the mean.
+            signal = max(0.0, update.scalars["squared-norm"] - variance / self._results)
+            self._squared_norm = _mixed(self._squared_norm, signal)
             self._variance = _mixed(self._variance, variance)
 
     def _wait_for(self, view: View, k: int, note: str) -> Plan:

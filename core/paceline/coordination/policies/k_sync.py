@@ -52,7 +52,7 @@ def wait_for(view: View, k: int, note: str = "", *, scalars: tuple[str, ...] = (
         allocation=one_each(view),
         quota=Count(count),
         cancel=True,
-        join_in=count < view.joined,
+        join_in=True,
         scalars=scalars,
         mark=mark,
         reason=f"the first {count} of {view.joined} workers count{clip}{note}",

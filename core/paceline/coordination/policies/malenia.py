@@ -1,10 +1,12 @@
 """Malenia SGD: data belong to workers; all compute until the harmonic mean of their counts is large enough.
 
-Source: Tyurin, Richtarik (2023), "Optimal Time Complexities of Parallel Stochastic Optimization Methods", Malenia SGD;
-Maranjyan et al. (2025), appendix B. With s_i gradients from part i, g_i their sum and n parts: stop when
-((1/n) sum_i 1/s_i)^-1 >= S/n, then x <- x - (gamma/n) sum_i g_i / s_i. Work in flight is thrown away.
-Differs: nothing without losses. A worker that is lost after the stop is replaced by its successor, which does as many
-tasks of that part as were counted, so that the weights stand. While a part has no worker nobody computes.
+Source: Tyurin, Richtarik (2023), "Optimal Time Complexities of Parallel Stochastic Optimization Methods", Malenia
+SGD; Maranjyan et al. (2025), appendix B. With s_i gradients from part i, g_i their sum and n parts: stop when ((1/n)
+sum_i 1/s_i)^-1 >= S/n, then x <- x - (gamma/n) sum_i g_i / s_i. Work in flight is thrown away.
+Differs: nothing while nobody leaves. What a worker that is drained has done in the round is done again by its
+successor: its contribution could be weighed at the stop only, and it is not kept so long. A worker that is lost after
+the stop is replaced by its successor, which does as many tasks of that part as were counted, so that the weights
+stand. While a part has no worker nobody computes.
 """
 
 from __future__ import annotations
