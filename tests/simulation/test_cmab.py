@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -213,13 +214,34 @@ class StopAt:
         return self._stopped
 
 
-def test_stopped_experiment_keeps_what_is_complete() -> None:
+class StopAtSecond(StopAt):
+    """Lets the first repetition pass."""
+
+    def __init__(self, policy: str, rounds: int) -> None:
+        super().__init__(policy, rounds)
+        self._passed = 0
+
+    def went_on(self, policy: str, rounds: int) -> None:
+        self._passed += (policy, rounds) == self._at
+        self._stopped |= self._passed > 1
+
+
+def test_stopped_experiment_keeps_what_was_computed() -> None:
     settings = CmabSettings(workers=8, tasks=4, rounds=3000, repeats=2)
     result = run_cmab(settings, StopAt("greedy-mean", 2000))
     assert result.interrupted
-    assert [run.policy for run in result.runs] == ["cmab-oracle", "cmab-kl", "cmab-kl-theorem"]
-    assert [len(run.repeats) for run in result.runs] == [1, 1, 1]
-    assert result.rows()[0]["rounds"] == 3000
+    # Of the last one that was begun, what it did until its last checkpoint.
+    table = {row["policy"]: row for row in result.rows()}
+    assert list(table) == ["cmab-oracle", "cmab-kl", "cmab-kl-theorem", "greedy-mean"]
+    assert [len(run.repeats) for run in result.runs] == [1, 1, 1, 1]
+    assert [row["rounds"] == 3000 for row in table.values()] == [True, True, True, False]
+    partial = table["greedy-mean"]
+    assert 0 < partial["rounds"] <= 2000
+    assert partial["employments"] == result.settings.counts[: partial["rounds"]].sum()
+    assert partial["oracle_ratio"] is None
+    # A whole repetition is not mixed with a part of the next one.
+    later = run_cmab(replace(settings, policies=("random",)), StopAtSecond("random", 1000))
+    assert [len(run.repeats) for run in later.runs] == [1]
     early = run_cmab(settings, StopAt("loss curve", int(result.rounds[10])))
     assert early.runs == ()
     assert np.isnan(early.gaps[11:]).all()

@@ -54,7 +54,7 @@ def _regret(axes: Axes, result: CmabResult) -> None:
         regret_s = run.mean.trajectory.regret_s
         shown = regret_s > 0.0  # Not the oracle's, nor nan.
         if shown.any():
-            axes.plot(result.rounds[shown], regret_s[shown], label=run.policy)
+            axes.plot(result.rounds[: shown.size][shown], regret_s[shown], label=run.policy)
     if not np.isnan(result.bound_s).any():
         axes.plot(result.rounds, result.bound_s, "k--", label="theorem 2, for cmab-lcb")
     axes.set_xscale("log")
@@ -62,7 +62,7 @@ def _regret(axes: Axes, result: CmabResult) -> None:
 
 def _loss_against_time(axes: Axes, result: CmabResult) -> None:
     for run in result.runs:
-        axes.plot(run.mean.trajectory.time_s, result.gaps, label=run.policy)
+        axes.plot(run.mean.trajectory.time_s, result.gaps[: run.employments.size], label=run.policy)
 
 
 def _loss_against_employments(axes: Axes, result: CmabResult) -> None:
@@ -71,6 +71,7 @@ def _loss_against_employments(axes: Axes, result: CmabResult) -> None:
     for run in result.runs:
         curves.setdefault(run.employments.tobytes(), []).append(run)
     for runs in curves.values():
-        axes.plot(runs[0].employments, result.gaps, label=",\n".join(run.policy for run in runs))
+        employments = runs[0].employments
+        axes.plot(employments, result.gaps[: employments.size], label=",\n".join(run.policy for run in runs))
     if result.runs:
         axes.set_xlim(0, 1.05 * min(int(run.employments[-1]) for run in result.runs))

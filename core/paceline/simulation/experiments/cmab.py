@@ -106,7 +106,7 @@ class CmabSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CmabRun:
-    """One policy in all repetitions that were completed.
+    """One policy in all repetitions that were completed; in a part of one where none was.
 
     Attributes:
         employments: tasks dispatched up to each checkpoint, used or not, the same in every repetition, shape (m,).
@@ -152,7 +152,7 @@ class CmabResult:
         rounds: checkpoints, shape (m,).
         gaps: F(w) - min F at the checkpoints, the same for all policies, shape (m,); nan where interrupted.
         bound_s: theorem 2's bound of the LCB's regret, mean over the repetitions, shape (m,); nan unless exponential.
-        runs: of the policies that completed a repetition, in the settings' order.
+        runs: of the policies that were begun, in the settings' order.
         interrupted: it is not all.
     """
 
@@ -170,20 +170,29 @@ class CmabResult:
         where that policy was not asked for.
         """
         means = {run.policy: run.mean for run in self.runs}
-        oracle = next((run.times_s.mean() for run in self.runs if run.policy == "cmab-oracle"), None)
+        oracle = next(
+            (
+                run.times_s.mean()
+                for run in self.runs
+                if run.policy == "cmab-oracle" and means[run.policy].rounds == self.settings.rounds
+            ),
+            None,
+        )
         table = rows(list(means.values()), means.get("k-batch-sync"))
         for row, run in zip(table, self.runs, strict=True):
             times_s = run.times_s
             row["time_s"] = float(times_s.mean())
             row["time_sd_s"] = float(times_s.std(ddof=1)) if times_s.size > 1 else None
-            row["oracle_ratio"] = None if oracle is None else float(times_s.mean() / oracle)
+            whole = row["rounds"] == self.settings.rounds
+            row["oracle_ratio"] = float(times_s.mean() / oracle) if whole and oracle is not None else None
             row["employments"] = int(run.employments[-1])
-            row["gap"] = None if np.isnan(self.gaps[-1]) else float(self.gaps[-1])
+            gap = self.gaps[run.employments.size - 1]
+            row["gap"] = None if np.isnan(gap) else float(gap)
         return table
 
 
 def run_cmab(settings: CmabSettings, listener: Listener | None = None) -> CmabResult:
-    """Run the experiment until it is done or the listener has stopped it; completed runs are kept."""
+    """Run the experiment until it is done or the listener has stopped it; what was computed is kept."""
     listener = listener if listener is not None else Nobody()
     at = checkpoints(settings.rounds)
     problem = regression(settings.seed, settings.tasks)
@@ -193,7 +202,9 @@ def run_cmab(settings: CmabSettings, listener: Listener | None = None) -> CmabRe
     everybody = settings.laws()
     for seed, laws in enumerate(everybody, start=settings.seed):
         for policy in settings.policies:
-            if (done := _Account(settings, policy, laws, seed).run(at, listener)) is not None:
+            done = _Account(settings, policy, laws, seed).run(at, listener)
+            # A run that was cut short stands for its policy where there is no whole one.
+            if done is not None and (not results[policy] or done[0].rounds == settings.rounds):
                 results[policy].append(done[0])
                 employments[policy] = done[1]
     return CmabResult(
@@ -225,19 +236,24 @@ class _Account:
             self._optimum_s = optima_s(laws.means_s, self._nodes, settings.tasks)
 
     def run(self, at: npt.NDArray[np.int64], listener: Listener) -> tuple[PolicyResult, npt.NDArray[np.int64]] | None:
-        """Run to the end; None where the listener stopped it before. Gives the result and the employments."""
+        """Run to the end, or to the last checkpoint before the listener stops it; None if there was none.
+
+        Gives the result and the employments.
+        """
         began_s = time.perf_counter()
-        totals, noted = np.zeros(4), []
+        totals, noted = np.zeros(4), [np.empty((4, 0))]
         done = 0
-        while done < self._settings.rounds:
-            if listener.stopped():
-                return None
+        while done < self._settings.rounds and not listener.stopped():
             block = self._run.advance(min(_BLOCK, self._settings.rounds - done))
             sums = totals[:, None] + np.cumsum(self._columns(block), axis=1)
             noted.append(sums[:, at[(at > done) & (at <= self._run.rounds)] - done - 1])
             totals, done = sums[:, -1], self._run.rounds
             listener.went_on(self._policy, done)
         time_s, work_s, regret_s, employments = np.concatenate(noted, axis=1)
+        if not time_s.size:
+            return None
+        at = at[: time_s.size]
+        done = int(at[-1])
         result = PolicyResult(
             policy=self._policy,
             workers=self._workers,
