@@ -112,16 +112,8 @@ class Executor:
             loaded: its samples, if they were loaded ahead; that time counts.
         """
         limit_s = limit_s or math.inf
-        begun = monotonic() - (loaded.seconds if loaded else 0.0)
-
-        def should_stop() -> bool:
-            self._worked()
-            return not wanted() or monotonic() - begun > limit_s
-
-        def out_of_time() -> FailedTask:
-            message = f"task {task}: took longer than its limit of {limit_s:g} s"
-            return FailedTask(task, TaskFailure.TIME_LIMIT, monotonic() - begun, message)
-
+        ahead_s = loaded.seconds if loaded else 0.0
+        begun = monotonic() - ahead_s
         # The delay comes first: the report of the task before goes out meanwhile, and not in this one's computing.
         delay_s = self._slowness.delay_s()
         if delay_s > 0.0:
@@ -129,16 +121,14 @@ class Executor:
             if not wanted():
                 return GivenUpTask(monotonic() - begun)
             if delay_s > limit_s:
-                return out_of_time()
-        computing = monotonic()
+                return _out_of_time(task, limit_s, monotonic() - begun)
+        computing = monotonic() - ahead_s
         try:
-            batch = loaded.batch if loaded else self._runner.load(task)
-            gradient = self._runner.compute(batch, should_stop)
-            self._runner.synchronize()
+            gradient = self._compute(task, begun + limit_s, wanted, loaded)
         except (TaskError, SystemExit) as error:
             return _failed(task, error, monotonic() - begun)
         self._worked()
-        own_s = monotonic() - computing + (loaded.seconds if loaded else 0.0)
+        own_s = monotonic() - computing
         pause_s = self._slowness.pause_s(own_s)
         if gradient is not None and pause_s > 0.0:
             self._sleep(min(pause_s, limit_s - (monotonic() - begun)), wanted)
@@ -146,9 +136,25 @@ class Executor:
         if not wanted():
             return GivenUpTask(seconds)
         if gradient is None or max(seconds, delay_s + own_s + pause_s) > limit_s:
-            return out_of_time()
+            return _out_of_time(task, limit_s, seconds)
         result = TaskResult(task=TaskId(task), seconds=seconds, loss_sum=gradient.loss_sum, samples=gradient.samples)
         return FinishedTask(result, gradient)
+
+    def _compute(self, task: int, until: float, wanted: Wanted, loaded: LoadedTask | None) -> TaskGradient | None:
+        """Load what is not loaded and compute; None if it was not wanted any more, or took too long."""
+
+        def should_stop() -> bool:
+            self._worked()
+            return not wanted() or monotonic() > until
+
+        gradient = self._runner.compute(loaded.batch if loaded else self._runner.load(task), should_stop)
+        self._runner.synchronize()
+        return gradient
+
+
+def _out_of_time(task: int, limit_s: float, seconds: float) -> FailedTask:
+    message = f"task {task}: took longer than its limit of {limit_s:g} s"
+    return FailedTask(task, TaskFailure.TIME_LIMIT, seconds, message)
 
 
 def _failed(task: int, error: TaskError | SystemExit, seconds: float) -> FailedTask:
