@@ -3,7 +3,8 @@
 A pull reads the present version straight from the model's bytes, chunk by chunk on the event loop. So no chunk is torn
 by an update: the loop stops serving a version before it orders the update, and a pull that is cut off so is told that
 its version is gone. Where late work counts, updates do not wait for slow pullers and would cut them off for ever: there
-the pulls in progress get a copy of the version, one for all of them, and go on.
+the pulls in progress get a copy of the version, one for all of them, and go on. So there are at most as many copies as
+pulls that last longer than an update.
 """
 
 from __future__ import annotations

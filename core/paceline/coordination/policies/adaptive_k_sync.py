@@ -3,7 +3,7 @@
 Source: Kas Hanna et al. (2022), "Adaptive Stochastic Gradient Descent for Fast and Communication-Efficient Distributed
 Learning", Alg. 1 with Pflug's sign test. Differs: the counter is clamped at 0 by default, since the raw one runs off to
 minus the number of rounds while training goes well and does not come back (see `stationarity`); K never exceeds the
-tasks per round, nor the workers that are there.
+tasks per round, to which the last step is cut, nor the workers that are there.
 """
 
 from __future__ import annotations

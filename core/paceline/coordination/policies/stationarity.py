@@ -3,7 +3,7 @@
 Sources: Pflug (1990), "Non-asymptotic confidence bounds for stochastic approximation algorithms with constant step
 size": consecutive gradients point against each other near the optimum. Pesme, Dieuleveut, Flammarion (2020), "On
 Convergence-Diagnostic based Step Sizes for Stochastic Gradient Descent": the distance from where a phase began stops
-growing. Constants are not the papers' but of specs that reproduce their behaviour; each can be given.
+growing. The constants are not the papers': with these the tests do on linear regression what the papers say.
 """
 
 from __future__ import annotations
