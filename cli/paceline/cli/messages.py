@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
+
+from paceline.nearest import did_you_mean
 
 _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
 
@@ -33,8 +34,7 @@ def _expected(schema: dict[str, Any], value: object) -> str:
     wanted = choices[0]
     if "enum" in wanted:
         names = [str(name) for name in wanted["enum"]]
-        near = difflib.get_close_matches(str(value), names, n=1)
-        return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
+        return f"one of {', '.join(names)}{did_you_mean(str(value), names)}"
     bounds = [
         f"{words} {wanted[key]:g}"
         for key, words in (

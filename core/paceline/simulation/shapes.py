@@ -15,7 +15,6 @@ rows and needs no compiler. Every law's times are ``shift + scale * something``,
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paceline.errors import UsageError
+from paceline.nearest import did_you_mean
 
 CONSTANT, EXPONENTIAL, UNIFORM, HALF_NORMAL, LOGNORMAL, GAMMA, SPIKES = range(7)
 
@@ -124,8 +124,7 @@ class Shape:
     def __post_init__(self) -> None:
         known = _KINDS.get(self.kind)
         if known is None:
-            near = difflib.get_close_matches(self.kind, _KINDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(self.kind, _KINDS)
             raise UsageError(f"law is {self.kind!r}: expected one of {', '.join(map(_usage, _KINDS))}{hint}")
         if len(self.parameters) != len(known.parameters):
             raise UsageError(f"law {self} has {len(self.parameters)} parameters: expected {_usage(self.kind)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from paceline.coordination.policies.schedule import GrowingCount, parse_switch_a
 from paceline.coordination.policies.stationarity import Distance, Pflug, StationarityTest
 from paceline.coordination.policies.uniform import Uniform
 from paceline.errors import UsageError
+from paceline.nearest import did_you_mean
 
 POLICY_NAMES = (
     "ata-empirical",
@@ -127,9 +127,8 @@ def check_policy(name: str) -> str:
     """
     if name in POLICY_NAMES:
         return name
-    near = difflib.get_close_matches(name, POLICY_NAMES, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"policy is {name!r}: {hint}expected one of {', '.join(POLICY_NAMES)}")
+    known = ", ".join(POLICY_NAMES)
+    raise UsageError(f"policy is {name!r}: expected one of {known}{did_you_mean(name, POLICY_NAMES)}")
 
 
 def employment_schedule(options: PolicyOptions) -> GrowingCount:

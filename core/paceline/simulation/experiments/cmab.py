@@ -9,7 +9,6 @@ means uniform on {0.1, ..., 0.9}, 1000 rounds a stage, m = 2000, d = 100, step 1
 
 from __future__ import annotations
 
-import difflib
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from paceline.allocation import max_moments, quadrature
 from paceline.coordination.policies.schedule import GrowingCount, Switches, parse_switch_at
 from paceline.errors import UsageError
+from paceline.nearest import did_you_mean
 from paceline.simulation.compiled.employed import EMPLOYING, K_FAMILY, Block, EmployedRun, optima_s, superarm_means_s
 from paceline.simulation.experiments.listener import Listener, Nobody
 from paceline.simulation.experiments.regression import loss_curve, regression
@@ -77,8 +77,7 @@ class CmabSettings:
             raise UsageError(f"tasks are {self.tasks} of {self.workers} workers: expected no more than there are")
         for policy in self.policies:
             if policy not in POLICIES:
-                near = difflib.get_close_matches(policy, POLICIES, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
+                hint = did_you_mean(policy, POLICIES)
                 raise UsageError(f"policy is {policy!r}: preset cmab has {', '.join(POLICIES)}{hint}")
         _ = self.schedule  # Checks its numbers.
         if len(set(self.policies)) < len(self.policies):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from paceline.errors import UsageError
+from paceline.nearest import did_you_mean
 from paceline.simulation.shapes import Laws, Shape, five_distributions, scaled
 
 ALL_FIVE = ("ata", "ata-empirical", "greedy", "uniform", "fixed")
@@ -130,7 +130,6 @@ def preset(name: str, others: Sequence[str] = ()) -> Preset:
     found = PRESETS.get(name)
     if found is None:
         known = [*PRESETS, *others]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(name, known)
         raise UsageError(f"preset is {name!r}: expected one of {', '.join(known)}{hint}")
     return found
