@@ -15,7 +15,8 @@ import pytest
 from examples import demo
 from tests.system.cluster import ROOT
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+# One process has them all: they look at one run of the demo.
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
 ROUNDS = 5
 
 
