@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paceline.coordination.effects import ApplyUpdate
+from paceline.coordination.events import TaskResult
+from paceline.coordination.ids import LeaseId, TaskId, WorkerName
 from paceline.errors import UsageError
 from paceline.simulation.experiments.document import document
 from paceline.simulation.experiments.experiment import Changes, Experiment, Variant, experiment, parse_means
 from paceline.simulation.experiments.games import COMPILED_POLICIES, EMPLOYED
 from paceline.simulation.experiments.listener import Nobody
 from paceline.simulation.experiments.presets import PRESETS, preset
-from paceline.simulation.experiments.quadratic import Quadratic, first_below
+from paceline.simulation.experiments.quadratic import Descent, Quadratic, first_below
 from paceline.simulation.experiments.results import checkpoints
 from paceline.simulation.experiments.running import run
+from paceline.simulation.model import Applied, Update
 
 KEYS = {
     "policy", "workers", "tasks", "rounds", "mean_round_s", "mean_round_work_s", "runtime_ratio", "work_ratio",
@@ -218,6 +222,40 @@ def test_the_quadratics_losses_have_the_law_of_sgd() -> None:
     error = np.sqrt(ours.var(axis=0) + gaps.var(axis=0)) / 20
     assert np.all(np.abs(ours.mean(axis=0) - gaps.mean(axis=0)) < 5 * error)
     assert ours.std(axis=0) == pytest.approx(gaps.std(axis=0), rel=0.25)
+
+
+def applied(version: int, results: int, mark: bool = False) -> Update:
+    """Make an update of so many contributions of one task each."""
+    order = ApplyUpdate(
+        version=version, samples=results, divisor=results, loss=0.0, tasks=results, scalars=(), mark=mark
+    )
+    one = TaskResult(task=TaskId(0), seconds=1.0, loss_sum=0.0, samples=1)
+    every = tuple(
+        Applied(lease=LeaseId(i), worker=WorkerName(f"w{i}"), version=version - 1, results=(one,), weight=1.0)
+        for i in range(results)
+    )
+    return Update(version, 0.0, order, every)
+
+
+def test_descents_scalars_are_those_of_its_gradients() -> None:
+    problem = Quadratic(tasks=1, dimension=200, noise=0.5)
+    descent = Descent(problem, seed=1)
+    curvature, error = problem.start()
+    first = descent.scalars(applied(1, 50, mark=True))
+    gradient = curvature * error
+    # One result's noise has the expected square 0.25; the mean of 50 a fiftieth of it.
+    assert first["variance"] == pytest.approx(0.25, rel=0.1)
+    assert first["squared-norm"] == pytest.approx(gradient @ gradient + 0.25 / 50, rel=0.1)
+    assert first["inner-product"] == 0.0
+    assert first["distance"] == pytest.approx(problem.step**2 * first["squared-norm"])
+    assert descent.scalars(applied(2, 1))["variance"] == 0.0
+
+
+def test_policies_that_look_at_gradients_see_some() -> None:
+    """The quadratic's noise is small beside its first gradients: few results do, and Pflug's test stays quiet."""
+    rows = simulated("ata-sqrt", policies=("backup", "adaptive-k-sync"), workers=6, tasks=6, rounds=200)
+    assert sum(rows["backup"]["tasks_per_worker"]) < 0.5 * 6 * 200
+    assert sum(rows["adaptive-k-sync"]["tasks_per_worker"]) == 200
 
 
 def test_the_start_gap_is_an_eighth() -> None:

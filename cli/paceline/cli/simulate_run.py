@@ -17,8 +17,6 @@ from paceline.simulation.experiments.experiment import Changes, Experiment, expe
 from paceline.simulation.experiments.presets import preset
 from paceline.simulation.experiments.running import run
 
-_WITHOUT_A_MODEL = {"adaptive-k-sync": "stays at its first K", "backup": "waits for everybody"}
-
 
 def simulate_and_report(command: SimulateCommand) -> int:
     """Simulate, print the table, write what was asked for, and give the exit code."""
@@ -89,11 +87,7 @@ def _notes(asked: Experiment) -> list[str]:
     if not names:
         return []
     rounds = min(asked.rounds, asked.coordinated_rounds)
-    notes = [f"{rounds:,} rounds on the coordinator itself (see --machine-rounds): {', '.join(names)}"]
-    blind = [f"{name} {what}" for name, what in _WITHOUT_A_MODEL.items() if name in names]
-    if blind:
-        notes.append(f"there is no model whose gradients they could look at: {', '.join(blind)}")
-    return notes
+    return [f"{rounds:,} rounds on the coordinator itself (see --machine-rounds): {', '.join(names)}"]
 
 
 def _all_rounds(asked: Experiment) -> int:

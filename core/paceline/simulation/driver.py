@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
@@ -42,11 +42,12 @@ from paceline.coordination.effects import (
 )
 from paceline.coordination.events import Event, ProbeAnswered, Tick, UpdateApplied, UpdateFailed
 from paceline.coordination.ids import SessionId
+from paceline.coordination.plan import SCALARS
 from paceline.laws import Law
 from paceline.simulation.clock import Clock
 from paceline.simulation.faultbook import FaultBook
 from paceline.simulation.faults import Fault
-from paceline.simulation.model import SimulatedModel, SimulationError
+from paceline.simulation.model import SimulatedModel, SimulationError, Update
 from paceline.simulation.network import Network
 from paceline.simulation.pushes import Pushes
 from paceline.simulation.result import SimulationResult
@@ -77,6 +78,7 @@ class World:
         heartbeat_s: None: no heartbeats; the machine's timers must be long then.
         reconnect_s: a worker whose connection was closed comes back after this long.
         samples: of a task.
+        scalars: gives the numbers that policies ask for of an update, see `coordination.plan.SCALARS`.
     """
 
     latency_s: Law | None = None
@@ -84,6 +86,7 @@ class World:
     heartbeat_s: float | None = None
     reconnect_s: float = 0.05
     samples: int = 32
+    scalars: Callable[[Update], Mapping[str, float]] = lambda update: dict.fromkeys(SCALARS, 0.0)
 
 
 class Simulation:
@@ -113,6 +116,7 @@ class Simulation:
         self.result = SimulationResult(model=SimulatedModel())
         self._machine = machine
         self._update_s = world.update_s
+        self._scalars = world.scalars
         self._workers = {worker.name: worker for worker in workers}
         if len(self._workers) != len(workers):
             raise SimulationError(f"workers are {[worker.name for worker in workers]}: expected different names")
@@ -279,8 +283,9 @@ class Simulation:
         if self.faults.update_fails(order.version):
             self.post(UpdateFailed(f"simulated: the optimizer raised at version {order.version}"))
             return
-        self.result.model.update(order, self.clock.now)
-        scalars = tuple((name, 0.0) for name in order.scalars)
+        update = self.result.model.update(order, self.clock.now)
+        known = self._scalars(update) if order.scalars else {}
+        scalars = tuple((name, known[name]) for name in order.scalars)
         self.post(UpdateApplied(version=order.version, loss=order.loss, scalars=scalars))
 
     def _finish(self, order: Finish) -> None:

@@ -14,8 +14,9 @@ from paceline.coordination.effects import Effect, RoundRecord
 from paceline.coordination.events import Event, StopRequested, UpdateApplied
 from paceline.coordination.policies import make_policy
 from paceline.simulation.compiled.streams import policy_generator, starting_streams, task_s
-from paceline.simulation.driver import Simulation
+from paceline.simulation.driver import Simulation, World
 from paceline.simulation.experiments.listener import Listener, Nobody
+from paceline.simulation.experiments.quadratic import Descent, Quadratic
 from paceline.simulation.experiments.results import PolicyResult, Trajectory, checkpoints
 from paceline.simulation.result import SimulationResult
 from paceline.simulation.setting import Setting
@@ -76,7 +77,8 @@ def run_on_coordinator(
         progress_s=_FOREVER_S,
     )
     machine = Machine(settings, make_policy(policy, setting.options(names, parts), rng=policy_generator(setting.seed)))
-    return Simulation(_Watched(machine, policy, listener or Nobody()), workers).run()
+    world = World(scalars=Descent(Quadratic(tasks=setting.tasks), setting.seed).scalars)
+    return Simulation(_Watched(machine, policy, listener or Nobody()), workers, world=world).run()
 
 
 def simulate_on_coordinator(
