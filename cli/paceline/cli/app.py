@@ -14,13 +14,12 @@ import typer
 
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
+from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.options import Option, options_of
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
 from paceline.errors import JobImportError, PacelineError
 from paceline.version import __version__
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="paceline",

@@ -21,10 +21,10 @@ from typing import Any
 from rich.console import Console
 
 from paceline.cli.commands import RunCommand
+from paceline.cli.exit_codes import OF_OUTCOME
 from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.processes import Child, Report, describe_exit
 from paceline.cli.progress import Progress, make_progress
-from paceline.cli.remote import EXIT_CODES
 from paceline.errors import (
     JobImportError,
     PacelineError,
@@ -67,7 +67,7 @@ class RunEnd:
     @property
     def exit_code(self) -> int:
         """Say what a process exits with."""
-        return 128 + self.signal if self.signal else EXIT_CODES[self.outcome]
+        return 128 + self.signal if self.signal else OF_OUTCOME[self.outcome]
 
 
 def run_and_report(command: RunCommand) -> int:

@@ -6,11 +6,10 @@ import json
 import sys
 
 from paceline.cli.commands import ServerCommand, WorkerCommand
+from paceline.cli.exit_codes import OF_OUTCOME
 from paceline.cli.json_file import check_writable, write_json
-from paceline.errors import RunFailedError, UsageError
+from paceline.errors import UsageError
 from paceline.settings import ADDRESS
-
-EXIT_CODES = {"done": 0, "failed": RunFailedError.exit_code, "interrupted": 130}
 
 
 def serve(command: ServerCommand) -> int:
@@ -24,7 +23,7 @@ def serve(command: ServerCommand) -> int:
     result = run_server(command.run_settings())
     if command.json_file:
         write_json(command.json_file, result.summary)
-    return EXIT_CODES[result.outcome.value]
+    return OF_OUTCOME[result.outcome.value]
 
 
 def work(command: WorkerCommand) -> int:

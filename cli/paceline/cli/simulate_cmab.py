@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from paceline.cli.app import INTERRUPTED
+from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.json_file import write_json
-from paceline.cli.simulate import SimulateCommand, check_plot_folder
+from paceline.cli.simulate_command import SimulateCommand, check_plot_folder
 from paceline.cli.simulate_report import Watcher, print_wide
 from paceline.errors import UsageError
 from paceline.simulation.experiments.cmab import CmabResult, CmabSettings, run_cmab
