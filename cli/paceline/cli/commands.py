@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from paceline.coordination.policies import EMPLOYING
-from paceline.errors import UsageError
+from paceline.errors import SettingsError, UsageError
 from paceline.settings import Count, RunSettings, WorkerSettings
 
 
@@ -85,11 +85,11 @@ class RunCommand(ServerCommand):
         per_worker(self.delay or ("",), self.workers, "--delay")
         if self.policy in EMPLOYING and self.tasks > self.workers:
             what = f"policy {self.policy} waits for as many workers as tasks"
-            raise UsageError(
+            raise SettingsError(
                 f"tasks is {self.tasks} for {self.workers} workers: {what}, so expected at most {self.workers}"
             )
         if self.partition > self.workers:
-            raise UsageError(f"partition is {self.partition} for {self.workers} workers: each part needs its own")
+            raise SettingsError(f"partition is {self.partition} for {self.workers} workers: each part needs its own")
         names = self.worker_names()
         unknown = [name for name in self.means_s or {} if name not in names]
         if unknown:

@@ -63,11 +63,16 @@ def replay_and_report(command: ReplayCommand) -> int:
 def lines(run: PastRun, judgement: Judgement) -> list[str]:
     """Write the verdict for people."""
     word, difference, tensors = judgement.verdict.value, judgement.difference, judgement.tensors
-    counts = f"{judgement.rounds:,} rounds, {judgement.tasks:,} tasks, versions up to {run.staleness} behind"
+    stale = f", versions up to {run.staleness} behind" if run.staleness else ""
+    counts = f"{judgement.rounds:,} rounds, {judgement.tasks:,} tasks{stale}"
     made = f"parameters have fingerprint {judgement.fingerprint}"
     if difference is None:
         return [f"{word}: {counts}; {made}", *judgement.remarks]
-    told = [f"round {difference.round}: {difference.what}", f"bit-equal before it: {counts}"]
+    told = [f"round {difference.round}: {difference.what}"]
+    if judgement.rounds:
+        told.append(f"bit-equal before it: {counts}")
+    else:
+        told.append("from the first round on: the job's code, torch or the hardware is not that of the run")
     if tensors:
         name = max(tensors, key=lambda name: tensors[name])
         bound = f"up to {judgement.tolerance:.1e} counts as close with fast sums"

@@ -16,7 +16,7 @@ EXAMPLES = (
     "paceline simulate --list",
     "paceline simulate ata-sqrt --workers 51 --plot figures --json out.json",
     "paceline simulate ata-sqrt --workers 100 --rounds 200000 --law lognormal:0.5 --constants paper",
-    "paceline simulate ata-linear --means 1,2,4,8 --tasks 16 --policy ata,greedy,k-sync --repeats 5",
+    "paceline simulate ata-linear --means 1,2,4,8 --tasks 3 --policy ata,greedy,k-sync --repeats 5",
 )
 
 Text = str | None

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from paceline.coordination.policies import SINGLE_RESULT
 from paceline.simulation.experiments.presets import PRESETS
 
 CMAB_DOES = "combinatorial bandits that employ r of n workers: loss against employments and time, regret and its bound"
@@ -111,6 +112,9 @@ def explanation(document: Mapping[str, Any]) -> list[str]:
     reached = {row["target_round"] for row in document["policies"] if row.get("target_round") is not None}
     if reached:
         lines.append(f"the shared loss curve reaches 1e-05 at round {min(reached):,.0f}")
+    single = [row["policy"] for row in document["policies"] if row["policy"] in SINGLE_RESULT]
+    if single:
+        lines.append(f"a round of {' and '.join(single)} is one result: not comparable with rounds of many")
     if document["interrupted"]:
         lines.append("interrupted: the table has what was computed until then")
     return lines

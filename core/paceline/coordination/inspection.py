@@ -140,6 +140,8 @@ def _standing(member: Member, now: float) -> str:
         return str(member.standing.value)
     if member.aside_until > now:
         return "aside"
+    if member.spare:
+        return "spare"
     return "busy" if member.leases else "free"
 
 
@@ -174,7 +176,7 @@ def _situation(state: State) -> str:
     current = state.round
     vacant = ", ".join(map(str, state.vacant_parts()))
     if vacant and (state.version or current is not None):
-        return f"waiting for a worker: part {vacant} of the data has none"
+        return f"waiting for a worker: part {vacant} of the data has none; the next to join takes it over"
     if current is None:
         if state.version == 0 and ready < state.first_workers:
             return f"waiting for workers: {ready} of {state.first_workers} are ready"

@@ -122,7 +122,8 @@ def lose(state: State, member: Member, reason: str) -> None:
     """Take a worker for lost: its leases are void, their tasks are planned again, their seconds are wasted."""
     if member.computing_since is not None and member.running_tasks():
         seconds = state.now - member.computing_since
-        state.waste(member.name, seconds)
+        # A worker does one task at a time: what it gave up was one task, begun in vain.
+        state.waste(member.name, seconds, 1)
         next(lease for lease in member.leases.values() if lease.running).wasted_s += seconds
     for lease in list(member.leases.values()):
         state.end_lease(lease, LeaseVerdict.LOST)

@@ -239,8 +239,7 @@ def _let_join_in(state: State, current: Round) -> None:
         member = state.members.get(name)
         if member is None or member.leases or name in current.granted or not member.available(state.now):
             continue
-        state.open_lease(member, _draw(state, member, 1), in_advance=False)
-        state.account(name).planned += 1
+        state.open_lease(member, _one_more(state, current, member), in_advance=False)
 
 
 def _refill(state: State, current: Round) -> None:
@@ -254,15 +253,22 @@ def _refill(state: State, current: Round) -> None:
         if not current.quota.wants(member.share, current.counts):
             continue
         if not member.leases:
-            lease = state.open_lease(member, _draw(state, member, 1), in_advance=False)
-        else:
-            lease = next(iter(member.leases.values()))
-            if len(member.leases) > 1 or lease.phase is not Phase.OPEN or lease.running or lease.undecided:
-                continue
-            if lease.version != state.version:
-                continue
-            state.grant(member, lease, _draw(state, member, 1))
-        state.account(name).planned += 1
+            state.open_lease(member, _one_more(state, current, member), in_advance=False)
+            continue
+        lease = next(iter(member.leases.values()))
+        if len(member.leases) > 1 or lease.phase is not Phase.OPEN or lease.running or lease.undecided:
+            continue
+        if lease.version == state.version:
+            state.grant(member, lease, _one_more(state, current, member))
+
+
+def _one_more(state: State, current: Round, member: Member) -> list[TaskId]:
+    """Draw a task for a worker, and book it as planned, or planned again."""
+    tasks = _draw(state, member, 1)
+    again = sum(task in current.lost for task in tasks)
+    state.account(member.name).planned += len(tasks) - again
+    state.account(member.name).replanned += again
+    return tasks
 
 
 def _plan_again(state: State, current: Round) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from paceline.coordination.effects import WorkerRecord
-from paceline.coordination.ids import LeaseId, WorkerName
+from paceline.coordination.ids import LeaseId, TaskId, WorkerName
 from paceline.coordination.members import Statistics
 from paceline.coordination.plan import Finished, Plan, Quota, Share
 
@@ -51,6 +51,7 @@ class Round:
         updating: the update is ordered.
         finished: every task that ended in the round, and the statistics that it belongs to: the bandit's feedback.
         divisor: what the sum is divided by, once the update is ordered; None: the samples in it.
+        lost: tasks of the round that lost their holder; when they are handed out again they count as planned again.
         granted: tasks given to each worker in this round, planned again ones included.
         losses: loss sums of the verified tasks.
         stale: the counts have changed since the quota was last asked.
@@ -64,6 +65,7 @@ class Round:
     quota: Quota
     weights: Mapping[Share, float] = field(default_factory=dict)
     counts: dict[Share, int] = field(default_factory=dict)
+    lost: set[TaskId] = field(default_factory=set)
     granted: dict[WorkerName, int] = field(default_factory=dict)
     awaiting: set[LeaseId] = field(default_factory=set)
     full: bool = False

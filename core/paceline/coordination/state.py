@@ -214,6 +214,8 @@ class State:
 
     def end_lease(self, lease: Lease, verdict: LeaseVerdict) -> None:
         """End a lease that was not applied: what it held goes back, what it finished is wasted."""
+        if self.round is not None:
+            self.round.lost.update(lease.kept, lease.undecided, lease.running)
         for task in list(lease.kept):
             if task in lease.results:
                 self.waste(lease.worker, lease.results[task].seconds, 1)
