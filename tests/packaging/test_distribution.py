@@ -11,8 +11,6 @@ import pytest
 
 from paceline.version import __version__
 
-# One process has them all: the wheel is built once.
-pytestmark = pytest.mark.xdist_group("wheel")
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("allocation", "coordination", "simulation", "server", "worker", "protos", "cli")
 

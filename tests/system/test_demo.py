@@ -15,8 +15,7 @@ import pytest
 from examples import demo
 from tests.system.cluster import ROOT
 
-# One process has them all: they look at one run of the demo.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 ROUNDS = 5
 
 

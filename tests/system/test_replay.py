@@ -1,4 +1,4 @@
-"""Real runs over gRPC, made again from their ledgers in one process: the same bits, whatever the policy."""
+"""Real runs over gRPC, made again from their ledgers in one process: the same bits, or the round that differs."""
 
 from __future__ import annotations
 
@@ -10,53 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from paceline.coordination.policies import EMPLOYING, POLICY_NAMES
-from paceline.server.past_run import open_run
-from paceline.server.replay import Replay
-from paceline.server.verdict import Judgement, Verdict, judge
+from paceline.server.verdict import Verdict
 from tests.system.cluster import cluster, paceline, until
+from tests.system.replaying import ROUNDS, TASKS, replayed, train
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
-
-ROUNDS, TASKS = 30, 6
-NUMBERS = ("--rounds", str(ROUNDS), "--tasks", str(TASKS), "--micro-batch", "8", "--seed", "2")
-# Three unequal workers: none of them waits for the cores only.
-UNEQUAL = ("--workers", "3", "--delay", "const:0.001,exp:0.003,uniform:0.002:0.006")
-MEANS = ("--means", "0.002,0.004,0.005")
-# Of three workers no more than three can be waited for.
-NEEDS = dict.fromkeys(EMPLOYING, ("--tasks", "2")) | {
-    "fixed": MEANS,
-    "cmab-oracle": ("--tasks", "2", *MEANS),
-    "cmab-kl": ("--tasks", "3", "--switch-at", "10,20"),
-    "adaptive-k-sync": ("--tasks", "3", "--k-burn-in", "3"),
-    "malenia": ("--partition", "3"),
-}
-# Of three workers one is always slower than an update.
-STALE = {"k-async", "k-batch-async", "asgd", "ringmaster"}
-
-
-def train(path: Path, job: str, *args: str) -> None:
-    done = paceline("run", f"tests/jobs.py:{job}", "--run-dir", str(path), *NUMBERS, *UNEQUAL, *args)
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
-def replayed(path: Path) -> Judgement:
-    with open_run(path) as run:
-        return judge(run, Replay(run))
 
 
 def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
-
-
-@pytest.mark.parametrize("policy", POLICY_NAMES)
-def test_every_policys_parameters_are_those_of_its_replay(tmp_path: Path, policy: str) -> None:
-    train(tmp_path / "run", "DigitsLike", "--policy", policy, "--sums", "exact", *NEEDS.get(policy, ()))
-    with open_run(tmp_path / "run") as run:
-        judgement = judge(run, Replay(run))
-        assert (run.staleness > 0) == (policy in STALE)
-    assert judgement.difference is None
-    assert (judgement.verdict, judgement.rounds, judgement.tensors) == (Verdict.BIT_EQUAL, ROUNDS, {})
 
 
 @pytest.mark.parametrize(
