@@ -1,11 +1,12 @@
 """What is wrong with a command line is said in one line, with the right exit code, and nothing is started."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
-from paceline.cli import app
+from paceline.cli import app, main
 from paceline.cli.app import run_command_line
 from paceline.cli.options import options_of
 from paceline.errors import JobImportError, PacelineError, RefusedError, UnavailableError
@@ -144,6 +145,17 @@ def test_what_a_command_raises_becomes_a_line_and_a_code(
     monkeypatch.setattr(app, "build", fail)
     assert run_command_line(["run", "job.py:Job"]) == code
     assert capsys.readouterr().err == said
+
+
+def test_interrupt_while_the_command_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "paceline.cli.app", Interrupted())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), PacelineError("cannot be")])

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command of the command line and exit; the console script `paceline`."""
-    from paceline.cli.app import run_command_line
+    try:
+        from paceline.cli.app import run_command_line
 
-    raise SystemExit(run_command_line())
+        code = run_command_line()
+    except KeyboardInterrupt:  # While the command itself was being loaded.
+        code = 130
+    raise SystemExit(code)
 
 
 __all__ = ["main"]
