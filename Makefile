@@ -29,7 +29,7 @@ demo: setup  ## train a CNN on unequal workers under three policies and compare 
 
 test: setup check  ## everything that CI runs
 	@echo "== tests"
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: lint types layers proto-check  ## all checks that run nothing
 
