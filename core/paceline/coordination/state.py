@@ -119,6 +119,10 @@ class State:
 
     def vacant_parts(self) -> list[int]:
         """List the parts of the data that have no worker: no round can do without them."""
+        if (
+            not self.settings.parts
+        ):  # Asked at every event of a round that refills: no walk over the members for nothing.
+            return []
         taken = {member.part for member in self.members.values()}
         return [part for part in range(self.settings.parts) if part not in taken]
 
