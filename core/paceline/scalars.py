@@ -50,11 +50,10 @@ class UpdateScalars:
         """
         found: dict[str, float] = {}
         parts = list(self._gradients(total))
-        squared_norm = sum(_dot(part, part) for part in parts) / divisor**2
-        if "squared-norm" in names:
-            found["squared-norm"] = squared_norm
-        if "variance" in names:
-            found["variance"] = self._variance(squared_norm, samples)
+        if "squared-norm" in names or "variance" in names:
+            squared_norm = sum(_dot(part, part) for part in parts) / divisor**2
+            found = {"squared-norm": squared_norm, "variance": self._variance(squared_norm, samples)}
+            found = {name: value for name, value in found.items() if name in names}
         if "inner-product" in names:
             found["inner-product"] = sum(map(_dot, parts, self._before)) / divisor if self._before else 0.0
             self._before = [(part / divisor).float() for part in parts]
