@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from paceline.coordination.plan import Plan, Update, View
 from paceline.coordination.policies.k_sync import wait_for
+from paceline.coordination.policies.schedule import check_growth
 from paceline.coordination.policies.shared import fastest
 from paceline.coordination.policies.stationarity import StationarityTest
-from paceline.errors import UsageError
 
 
 class AdaptiveKSync:
@@ -29,10 +29,7 @@ class AdaptiveKSync:
     name = "adaptive-k-sync"
 
     def __init__(self, start: int, step: int, most: int, test: StationarityTest) -> None:
-        if not 1 <= start <= most:
-            raise UsageError(f"k-start is {start}: expected 1 to the tasks per round, {most}")
-        if step < 1:
-            raise UsageError(f"k-step is {step}: expected at least 1")
+        check_growth(start, step, most)
         self._k = start
         self._step = step
         self._most = most

@@ -52,14 +52,19 @@ class GrowingCount:
     switch_at: Switches = Switches()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.start <= self.most:
-            raise UsageError(f"k-start is {self.start}: expected 1 to the tasks per round, {self.most}")
-        if self.step < 1:
-            raise UsageError(f"k-step is {self.step}: expected at least 1")
+        check_growth(self.start, self.step, self.most)
 
     def at(self, number: int) -> int:
         """Give the count of round `number` (1-based)."""
         return min(self.most, self.start + self.step * self.switch_at.before(number))
+
+
+def check_growth(start: int, step: int, most: int) -> None:
+    """Raise UsageError unless a count can begin at `start` and grow by `step` up to `most`."""
+    if not 1 <= start <= most:
+        raise UsageError(f"k-start is {start}: expected 1 to the tasks per round, {most}")
+    if step < 1:
+        raise UsageError(f"k-step is {step}: expected at least 1")
 
 
 def parse_switch_at(text: str) -> Switches:
