@@ -74,6 +74,8 @@ class RunSettings(SharedSettings):
         lost_after_s: a closed session that is not resumed within this time is a lost worker.
         silent_after_s: so is one that says nothing for this long: longer than any hold of the interpreter's lock.
         progress_s: and one that makes no progress for max(this, 8 times its learned task time).
+        grace_s: when it is told to stop, the present round may take so long to close.
+        idle_exit_s: the run is stopped after so long without any worker; None: never.
     """
 
     job: str
@@ -107,6 +109,8 @@ class RunSettings(SharedSettings):
     lost_after_s: float = Field(default=1.0, ge=0)
     silent_after_s: float = Field(default=10.0, gt=0)
     progress_s: float = Field(default=30.0, gt=0)
+    grace_s: float = Field(default=10.0, ge=0)
+    idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
 
     @field_validator("bind")

@@ -61,7 +61,7 @@ class Player:
         if verb == "verify":
             return self._scene.verify(self._push)
         if verb == "stop":
-            return self._scene.do(StopRequested(" ".join(words)))
+            return self._scene.do(StopRequested(" ".join(words), reached=True))
         if verb in ("join", "hello"):
             return self._come(verb, *words)
         worker, numbers = self._workers[words[0]], [float(word) for word in words[1:]]

@@ -203,17 +203,65 @@ def test_loss_of_a_round_is_that_of_its_samples() -> None:
 def test_goal_ends_the_run_after_the_present_round() -> None:
     scene, a, b = two_workers()
     a.work()
-    assert not of(scene.do(StopRequested("accuracy >= 0.97")), Finish)
+    assert not of(scene.do(StopRequested("accuracy >= 0.97", reached=True)), Finish)
     finish = one(b.work(), Finish)
     assert (finish.outcome, finish.reason) == (Outcome.DONE, "accuracy >= 0.97")
     assert len(scene.rounds) == 1
 
 
-def test_interrupt_ends_the_run_now() -> None:
+def test_stop_without_grace_ends_the_run_now() -> None:
     scene, _a, _b = two_workers()
-    finish = one(scene.do(StopRequested("Ctrl-C", failed=True)), Finish)
-    assert (finish.outcome, finish.reason) == (Outcome.INTERRUPTED, "Ctrl-C")
+    finish = one(scene.do(StopRequested("Ctrl-C", grace_s=0.0)), Finish)
+    assert (finish.outcome, finish.reason) == (Outcome.STOPPED, "Ctrl-C")
     assert one(scene.newcomer("c").told, Refuse).code is RefusalCode.RUN_OVER
+
+
+def test_stop_lets_the_present_round_close_within_its_grace() -> None:
+    scene, a, b = two_workers()
+    a.work()
+    assert not of(scene.do(StopRequested("SIGTERM", grace_s=5.0)), Finish)
+    assert scene.machine.deadline == 5.0
+    finish = one(b.work(), Finish)
+    assert (finish.outcome, finish.reason, len(scene.rounds)) == (Outcome.STOPPED, "SIGTERM", 1)
+
+
+def test_stop_abandons_the_round_when_its_grace_is_over() -> None:
+    scene, a, _b = two_workers()
+    a.work()
+    scene.do(StopRequested("SIGTERM", grace_s=5.0))
+    assert not of(scene.wait(4.9), Finish)
+    assert one(scene.wait(0.2), Finish).outcome is Outcome.STOPPED
+    assert scene.rounds == []
+
+
+def test_stop_waits_for_the_update_that_is_being_made() -> None:
+    scene = Scene("fixed", tasks=1, updates=False)
+    scene.join("a").work()
+    assert not of(scene.do(StopRequested("Ctrl-C", grace_s=0.0)), Finish)
+    assert scene.machine.deadline is None or scene.machine.deadline > scene.now
+    assert one(scene.do(UpdateApplied(version=1, loss=0.0)), Finish).outcome is Outcome.STOPPED
+    assert len(scene.rounds) == 1
+
+
+def test_shorter_grace_goes_before_a_longer_one() -> None:
+    scene, _a, _b = two_workers()
+    scene.do(StopRequested("accuracy >= 0.97", reached=True))
+    scene.do(StopRequested("SIGTERM", grace_s=5.0))
+    scene.do(StopRequested("later", grace_s=9.0))
+    finish = one(scene.wait(5.0), Finish)
+    assert (finish.outcome, finish.reason) == (Outcome.STOPPED, "SIGTERM")
+
+
+def test_run_without_workers_is_stopped_after_idle_exit() -> None:
+    scene = Scene("fixed", idle_exit_s=60.0, lost_after_s=0.0)
+    assert not of(scene.wait(59.0), Finish)
+    a = scene.join("a")
+    assert not of(scene.wait(5.0), Finish)
+    a.cut()
+    assert not of(scene.wait(59.0), Finish)
+    finish = one(scene.wait(1.0), Finish)
+    assert (finish.outcome, finish.reason) == (Outcome.STOPPED, "no worker was there for 60 s")
+    assert finish.try_again
 
 
 def test_update_that_raises_fails_the_run() -> None:

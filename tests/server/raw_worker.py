@@ -79,7 +79,7 @@ async def serving(run_settings: RunSettings) -> AsyncIterator[Run]:
         yield run
     finally:
         if not run.ended:
-            server.interrupt("the test is over")
+            server.stop("the test is over")
             await run.end()
 
 

@@ -79,20 +79,20 @@ async def test_evaluations_are_made_every_so_many_rounds_and_do_not_hold_rounds_
     assert result.summary["metrics"] == {"steps": 7.0}
 
 
-async def test_an_interrupted_run_saves_its_model_and_can_be_told_apart(tmp_path: Path) -> None:
+async def test_a_stopped_run_saves_its_model_and_can_be_told_apart(tmp_path: Path) -> None:
     many = settings(tmp_path, job=COUNTING, rounds=9)
     async with serving(many) as run, RawWorker(run.address, job=COUNTING) as worker:
         await worker.join()
         await step(worker)
         await reaches(run, version=1)
-        run.server.interrupt("enough")
-        assert (await worker.hear("goodbye")).outcome == pb.RUN_OUTCOME_INTERRUPTED
+        run.server.stop("enough")
+        assert (await worker.hear("goodbye")).outcome == pb.RUN_OUTCOME_STOPPED
         result = await run.end()
-    assert (result.outcome, result.reason) == (Outcome.INTERRUPTED, "enough")
+    assert (result.outcome, result.reason) == (Outcome.STOPPED, "enough")
     assert weights(result.summary["model"]) == 1.0
 
 
-async def test_an_evaluation_in_progress_does_not_hold_up_an_interrupt(tmp_path: Path) -> None:
+async def test_an_evaluation_in_progress_does_not_hold_up_a_stop(tmp_path: Path) -> None:
     many = settings(tmp_path, job=COUNTING, rounds=9, eval_every=1)
     async with serving(many) as run, RawWorker(run.address, job=COUNTING) as worker:
         await worker.join()
@@ -101,13 +101,13 @@ async def test_an_evaluation_in_progress_does_not_hold_up_an_interrupt(tmp_path:
         try:
             await step(worker)
             await reaches(run, version=1)
-            run.server.interrupt("enough")
+            run.server.stop("enough")
             # The evaluation goes on for 20 s.
             async with asyncio.timeout(LIMIT_S / 2):
                 result = await run.end()
         finally:
             may_evaluate.set()
-    assert result.outcome is Outcome.INTERRUPTED
+    assert result.outcome is Outcome.STOPPED
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_signal_ends_a_server_with_its_model_saved(tmp_path: Path, number: sig
         # As timeout(1) does, to its child and to the group: twice at once is one.
         process.send_signal(number)
         process.send_signal(number)
-        assert f"because interrupted by {number.name}" in line_with(process, "interrupted because")
+        assert f"because stopped by {number.name}" in line_with(process, "stopped because")
         assert process.wait(LIMIT_S) == 0
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
@@ -233,7 +233,7 @@ def test_a_second_signal_quits_at_once(tmp_path: Path) -> None:
     with server_process("tests/server/ending.py:HangsWhenSaved", tmp_path / "run") as process:
         line_with(process, "at 127.0.0.1:")
         process.send_signal(signal.SIGINT)
-        line_with(process, "run interrupted")
+        line_with(process, "run stopped")
         deadline_s = time.monotonic() + LIMIT_S
         while process.poll() is None and time.monotonic() < deadline_s:
             process.send_signal(signal.SIGTERM)

@@ -361,14 +361,14 @@ async def test_a_worker_that_was_away_at_the_end_hears_of_it_when_it_comes_back(
         async with asyncio.timeout(LIMIT_S):
             while (await run.status()).workers[0].state != "away":
                 pass
-        run.server.interrupt("enough")
+        run.server.stop("enough")
         await asyncio.wait_for(run.over.wait(), LIMIT_S)
         worker.open_session()
         await worker.say(hello=worker.hello())
         refused = await worker.hear("refused")
         assert (refused.code, "enough" in refused.reason) == (pb.REFUSAL_CODE_RUN_OVER, True)
         result = await run.end()
-    assert result.outcome is Outcome.INTERRUPTED
+    assert result.outcome is Outcome.STOPPED
     assert is_file(result.summary["model"])
 
 

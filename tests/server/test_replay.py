@@ -151,11 +151,11 @@ def test_leases_of_a_round_that_was_not_committed_are_left_out(tmp_path: Path) -
 
 
 def test_a_run_without_rounds_is_equal(tmp_path: Path) -> None:
-    judgement = replayed(record(tmp_path / "run", [], outcome=Outcome.INTERRUPTED).path)
+    judgement = replayed(record(tmp_path / "run", [], outcome=Outcome.STOPPED).path)
     assert (judgement.verdict, judgement.rounds, judgement.tasks) == (Verdict.BIT_EQUAL, 0, 0)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.INTERRUPTED, Outcome.FAILED])
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.STOPPED, Outcome.FAILED])
 def test_saved_weights_that_no_round_made_are_found_unless_an_update_failed(tmp_path: Path, outcome: Outcome) -> None:
     path = record(tmp_path / "run", plain(3), outcome=outcome).path
     other = record(tmp_path / "other", plain(4)).path

@@ -181,11 +181,11 @@ def test_second_process_takes_over_from_a_frozen_one() -> None:
 
 def test_stop_and_failing_update_end_the_run() -> None:
     assert simulate(faults=[Stop(0.5)], rounds=9).finish == simulate(faults=[Stop(1.5)], rounds=9).finish
-    now = simulate(faults=[Stop(0.5, failed=True)]).finish
+    now = simulate(faults=[Stop(0.5, grace_s=0.0)]).finish
     failed = simulate(faults=[FailUpdate(2)]).finish
     assert now is not None
     assert failed is not None
-    assert (now.outcome, failed.outcome) == (Outcome.INTERRUPTED, Outcome.FAILED)
+    assert (now.outcome, failed.outcome) == (Outcome.STOPPED, Outcome.FAILED)
 
 
 def test_run_that_nobody_can_finish_halts_with_what_it_has() -> None:

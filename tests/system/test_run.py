@@ -120,7 +120,7 @@ def test_a_signal_ends_it_with_its_state_saved_and_no_process_left(tmp_path: Pat
         assert run.end() == 128 + number, run.err
         assert run.pids() == []
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    assert json.loads((tmp_path / "out.json").read_text())["outcome"] == "interrupted"
+    assert json.loads((tmp_path / "out.json").read_text())["outcome"] == "stopped"
 
 
 def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
@@ -251,16 +251,19 @@ def test_a_server_refuses_a_taken_port_and_an_open_bind(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_server_of_its_own_saves_its_state_and_summary_on_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_server_of_its_own_saves_its_state_and_summary_on_a_signal(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
     address = f"127.0.0.1:{free_port()}"
     args = ("--bind", address, "--run-dir", str(tmp_path / "run"), "--json", str(tmp_path / "out.json"))
     command = [sys.executable, "-m", "paceline.cli", "server", JOB, *args]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment(), cwd=ROOT, text=True) as server:
         try:
             until(lambda: paceline("status", address, "--timeout", "1").returncode == 0, "a server that answers")
-            server.send_signal(signal.SIGINT)
-            assert server.wait(PATIENCE_S) == 130
+            server.send_signal(number)
+            assert server.wait(PATIENCE_S) == exit_code
         finally:
             server.kill()
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    assert json.loads((tmp_path / "out.json").read_text())["outcome"] == "interrupted"
+    assert json.loads((tmp_path / "out.json").read_text())["outcome"] == "stopped"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from paceline.errors import RefusedError, RunFailedError, UnavailableError
+from paceline.errors import RefusedError, RunFailedError, TryAgainError, UnavailableError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
 from tests.worker.joined import DIGITS, TANGLED, TINY, Joined, RunningWorker, check, other_constants, running
@@ -19,8 +19,8 @@ def test_hello_says_who_it_is(peer: Peer) -> None:
     assert hello.protocol_version == PROTOCOL_VERSION
     assert (hello.name, hello.device, hello.pace) == ("w1", "cpu", 3.0)
     assert len(hello.incarnation) == 32
-    session.goodbye(pb.RUN_OUTCOME_INTERRUPTED, "stopped by hand")
-    assert "stopped by hand" in worker.finished()
+    session.goodbye(pb.RUN_OUTCOME_DONE, "3 rounds are done")
+    assert "3 rounds are done" in worker.finished()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,13 @@ def test_worker_of_a_run_that_is_over_ends_well(peer: Peer) -> None:
     session.say(refused=pb.Refused(code=pb.REFUSAL_CODE_RUN_OVER, reason="the run is over: 3 rounds are done"))
     session.end()
     assert "3 rounds are done" in worker.finished()
+
+
+def test_stopped_run_ends_the_worker_so_that_a_supervisor_starts_it_again(peer: Peer) -> None:
+    joined = Joined(peer, TINY)
+    joined.session.goodbye(pb.RUN_OUTCOME_STOPPED, "SIGTERM")
+    with pytest.raises(TryAgainError, match="stopped: SIGTERM"):
+        joined.worker.finished()
 
 
 def test_failed_run_ends_the_worker_with_its_reason(peer: Peer) -> None:

@@ -4,7 +4,7 @@ A child never outlives its parent: on Linux the kernel ends it when the parent i
 session of its own, so that a Ctrl-C of the terminal reaches the parent alone, which then ends all in order.
 
 A server reports to its parent, one JSON document a line, through the descriptor that it is given:
-``{"started": "HOST:PORT"}``, then ``{"ended": {outcome, reason, summary, run_dir}}`` or
+``{"started": "HOST:PORT"}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
 ``{"error": {message, exit_code, traceback}}``.
 """
 
@@ -75,6 +75,7 @@ def _serve(reports_to: int) -> int:
         "reason": result.reason,
         "summary": result.summary,
         "run_dir": str(result.run_dir),
+        "try_again": result.try_again,
     }
     report("ended", ended)
     return 0

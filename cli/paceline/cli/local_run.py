@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from paceline.cli.commands import RunCommand
-from paceline.cli.exit_codes import OF_OUTCOME
+from paceline.cli.exit_codes import of_run
 from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.processes import Child, Report, describe_exit
 from paceline.cli.progress import Progress, make_progress
@@ -56,6 +56,7 @@ class RunEnd:
     Attributes:
         summary: the document of `--json`.
         signal: the one that ended it, 0 for none.
+        try_again: see `coordination.effects.Finish`.
     """
 
     outcome: str
@@ -63,11 +64,12 @@ class RunEnd:
     summary: dict[str, Any]
     run_dir: Path
     signal: int = 0
+    try_again: bool = False
 
     @property
     def exit_code(self) -> int:
         """Say what a process exits with."""
-        return 128 + self.signal if self.signal else OF_OUTCOME[self.outcome]
+        return 128 + self.signal if self.signal else of_run(self.outcome, try_again=self.try_again)
 
 
 def run_and_report(command: RunCommand) -> int:
@@ -151,8 +153,8 @@ class _LocalRun:
         if self._gave_up:
             outcome, reason = "failed", self._gave_up
         summary = {**ended["summary"], "outcome": outcome, "reason": reason}
-        stopped_by = self._signals.last if outcome == "interrupted" else 0
-        return RunEnd(outcome, reason, summary, Path(ended["run_dir"]), stopped_by)
+        stopped_by = self._signals.last if outcome == "stopped" else 0
+        return RunEnd(outcome, reason, summary, Path(ended["run_dir"]), stopped_by, ended["try_again"])
 
     @contextmanager
     def _children(self) -> Iterator[tuple[Child, list[Child]]]:
@@ -238,7 +240,8 @@ class _LocalRun:
     def _tell_of(self, worker: Child) -> None:
         """Say that a worker ended badly, with what it said last."""
         code = worker.poll()
-        if code:
+        # Told to stop with the run, a worker leaves with "try again": nothing went wrong.
+        if code and code != TryAgainError.exit_code:
             self._failed.append(f"worker {worker.name} ended: {describe_exit(code)}")
             self._progress.note("\n".join([self._failed[-1], *worker.last_words()]))
 

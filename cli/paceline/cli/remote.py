@@ -6,7 +6,7 @@ import json
 import sys
 
 from paceline.cli.commands import ServerCommand, WorkerCommand
-from paceline.cli.exit_codes import OF_OUTCOME
+from paceline.cli.exit_codes import of_run
 from paceline.cli.json_file import check_writable, write_json
 from paceline.errors import UsageError
 from paceline.settings import ADDRESS
@@ -23,7 +23,7 @@ def serve(command: ServerCommand) -> int:
     result = run_server(command.run_settings())
     if command.json_file:
         write_json(command.json_file, result.summary)
-    return OF_OUTCOME[result.outcome.value]
+    return of_run(result.outcome.value, try_again=result.try_again, signal=result.signal)
 
 
 def work(command: WorkerCommand) -> int:

@@ -310,7 +310,7 @@ class Outcome(Enum):
 
     DONE = "done"
     FAILED = "failed"
-    INTERRUPTED = "interrupted"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +320,14 @@ class Finish:
     Attributes:
         reason: one line.
         task: the task that failed everywhere, where that is the reason; `detail` its workers' last traceback.
+        try_again: it was stopped for want of workers; the same command may find some later.
     """
 
     outcome: Outcome
     reason: str
     task: TaskId | None = None
     detail: str = ""
+    try_again: bool = False
 
 
 Effect = (

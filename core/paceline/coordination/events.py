@@ -6,6 +6,7 @@ it never announced, an update that was not ordered) raises `MachineError` and ch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -212,10 +213,16 @@ class UpdateFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """End the run after the present round (`failed` False: a goal was reached; True: now, as failed or interrupted)."""
+    """End the run.
+
+    Attributes:
+        reached: a goal was reached: it ends as done, else as stopped.
+        grace_s: the present round may take so long to close, then it is abandoned; 0: at once.
+    """
 
     reason: str
-    failed: bool = False
+    reached: bool = False
+    grace_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

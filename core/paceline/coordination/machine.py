@@ -18,11 +18,12 @@ Modules: state (all data), joining (sessions, names, loss), working (reports), p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.coordination import inspection, joining, planning, pushing, timing, working
-from paceline.coordination.effects import Effect, RefusePush
+from paceline.coordination.effects import Effect, Outcome, RefusePush
 from paceline.coordination.events import (
     ContributionInterrupted,
     ContributionOffered,
@@ -50,12 +51,14 @@ from paceline.coordination.machine_settings import MachineSettings
 from paceline.coordination.plan import Policy
 from paceline.coordination.queue import TaskQueue
 from paceline.coordination.snapshot import Snapshot
-from paceline.coordination.state import State
+from paceline.coordination.state import State, Stop
 
 
 def _stop(state: State, event: StopRequested) -> None:
-    if state.stop is None or event.failed:
-        state.stop = (event.reason, event.failed)
+    outcome = Outcome.DONE if event.reached else Outcome.STOPPED
+    by = state.now + event.grace_s
+    if state.stop is None or by < state.stop.by:
+        state.stop = Stop(outcome, event.reason, by)
 
 
 def _after_the_end(state: State, event: Event) -> None:
@@ -135,6 +138,10 @@ class Machine:
         else:
             _after_the_end(state, event)
         state.story.append((now, type(event).__name__))
+        if state.members:
+            state.alone_since = None
+        elif state.alone_since is None:
+            state.alone_since = now
         planning.advance(state)
         out, state.out = state.out, []
         return out
@@ -142,8 +149,16 @@ class Machine:
     @property
     def deadline(self) -> float | None:
         """When the next `Tick` is due; None while nothing is awaited."""
-        timers = self._state.timers
-        return timers[0][0] if timers and self._state.outcome is None else None
+        state = self._state
+        if state.outcome is not None:
+            return None
+        due = [state.timers[0][0]] if state.timers else []
+        if state.alone_since is not None:
+            due.append(state.alone_since + state.settings.idle_exit_s)
+        if state.stop is not None and not state.updating:
+            due.append(state.stop.by)
+        first = min(due, default=math.inf)
+        return first if first < math.inf else None
 
     def snapshot(self, now: float) -> Snapshot:
         """Copy out what people may see."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -22,6 +23,7 @@ class MachineSettings:
         probe_s: how long the holder of a name has to answer when a newcomer claims it.
         aside_s: first time-out of a worker that fails what others manage; doubles each time, up to aside_max_s.
         attempts: so often is one task tried before the run fails.
+        idle_exit_s: without any worker for so long the run is stopped.
         radius_constant: factor of ata-empirical's confidence radius as shown for every policy.
     """
 
@@ -38,4 +40,5 @@ class MachineSettings:
     aside_s: float = 1.0
     aside_max_s: float = 300.0
     attempts: int = 3
+    idle_exit_s: float = math.inf
     radius_constant: float = 2.0

@@ -21,11 +21,13 @@ def advance(state: State) -> None:
     if state.outcome is not None:
         return
     current = state.round
-    if current is not None and current.updating:
+    if state.updating:
         return
-    if state.stop is not None and (state.stop[1] or current is None):
-        reason, now = state.stop
-        state.finish(Outcome.INTERRUPTED if now else Outcome.DONE, reason)
+    if state.stop is not None and (current is None or state.stop.by <= state.now):
+        state.finish(state.stop.outcome, state.stop.reason)
+    elif state.alone_since is not None and state.alone_since + state.settings.idle_exit_s <= state.now:
+        reason = f"no worker was there for {state.settings.idle_exit_s:g} s"
+        state.finish(Outcome.STOPPED, reason, try_again=True)
     elif current is None:
         _plan(state)
     else:

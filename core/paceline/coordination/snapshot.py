@@ -35,7 +35,7 @@ class Snapshot:
     """The run as `paceline status` shows it.
 
     Attributes:
-        state: waiting, training, done, failed or interrupted.
+        state: waiting, training, done, failed or stopped.
         situation: what it waits for, in words.
         round: the round in progress, 1-based; version: updates made.
         reason: of the last decision, in words.

@@ -36,6 +36,15 @@ class MachineError(PacelineError):
     """Our own shell broke a rule of the machine; nothing was changed. The message tells the recent story."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run ends so at the close of its round, or at the time `by`, whichever comes first."""
+
+    outcome: Outcome
+    reason: str
+    by: float
+
+
 @dataclass(slots=True)
 class Attempt:
     """One failed attempt at a task."""
@@ -74,6 +83,7 @@ class State:
         departed: names without a live incarnation, for status.
         statistics: by (name, device).
         leases: all live leases.
+        alone_since: when the last worker was gone; None while there is one.
         attempts: failed attempts by task, until the task is applied.
         retries: failed tasks that wait for a worker that has not failed them.
         freed: names that may have become free since `advance` last looked.
@@ -90,7 +100,8 @@ class State:
     version: int = 0
     round: Round | None = None
     outcome: Outcome | None = None
-    stop: tuple[str, bool] | None = None
+    stop: Stop | None = None
+    alone_since: float | None = 0.0
     reason: str = ""
     members: dict[WorkerName, Member] = field(default_factory=dict)
     sessions: dict[SessionId, Member] = field(default_factory=dict)
@@ -111,6 +122,11 @@ class State:
     timers: list[tuple[float, WorkerName]] = field(default_factory=list)
     story: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=32))
     next_lease: int = 0
+
+    @property
+    def updating(self) -> bool:
+        """An update is ordered and not made yet."""
+        return self.round is not None and self.round.updating
 
     @property
     def first_workers(self) -> int:
@@ -256,7 +272,9 @@ class State:
         else:
             self.queue.give_back(task)
 
-    def finish(self, outcome: Outcome, reason: str, task: TaskId | None = None, detail: str = "") -> None:
+    def finish(
+        self, outcome: Outcome, reason: str, task: TaskId | None = None, detail: str = "", *, try_again: bool = False
+    ) -> None:
         """End the run."""
         for lease in list(self.leases.values()):
             self.records.append(lease.record(self.version + 1, self.now, 1.0, LeaseVerdict.DROPPED))
@@ -265,4 +283,4 @@ class State:
         self.records.clear()
         self.outcome = outcome
         self.reason = reason
-        self.out.append(Finish(outcome, reason, task, detail))
+        self.out.append(Finish(outcome, reason, task, detail, try_again))

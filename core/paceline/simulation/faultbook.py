@@ -127,8 +127,8 @@ class FaultBook:
                     yield time_s, partial(self._strike, stage, fault)
                 case SecondProcess(worker=worker, at_s=time_s):
                     yield time_s, partial(self._second_process, stage, worker)
-                case Stop(at_s=time_s, failed=failed):
-                    yield time_s, partial(self._stop, stage, failed)
+                case Stop(at_s=time_s, grace_s=grace_s):
+                    yield time_s, partial(self._stop, stage, grace_s)
                 case _:
                     pass
 
@@ -201,6 +201,6 @@ class FaultBook:
             stage.launch(worker)
             self.count("SecondProcess")
 
-    def _stop(self, stage: Stage, failed: bool) -> None:
-        stage.post(StopRequested("simulated: stop", failed))
+    def _stop(self, stage: Stage, grace_s: float) -> None:
+        stage.post(StopRequested("simulated: stop", grace_s=grace_s))
         self.count("Stop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from paceline.coordination.events import Rejection, TaskFailure
@@ -104,10 +105,10 @@ class SecondProcess:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Somebody ends the run."""
+    """Somebody ends the run; the present round may take `grace_s` more to close."""
 
     at_s: float
-    failed: bool = False
+    grace_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

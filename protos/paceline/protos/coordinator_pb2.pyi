@@ -32,7 +32,7 @@ class RunOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_OUTCOME_UNSPECIFIED: _ClassVar[RunOutcome]
     RUN_OUTCOME_DONE: _ClassVar[RunOutcome]
     RUN_OUTCOME_FAILED: _ClassVar[RunOutcome]
-    RUN_OUTCOME_INTERRUPTED: _ClassVar[RunOutcome]
+    RUN_OUTCOME_STOPPED: _ClassVar[RunOutcome]
     RUN_OUTCOME_DRAINED: _ClassVar[RunOutcome]
 
 class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -62,7 +62,7 @@ REFUSAL_CODE_BAD_HELLO: RefusalCode
 RUN_OUTCOME_UNSPECIFIED: RunOutcome
 RUN_OUTCOME_DONE: RunOutcome
 RUN_OUTCOME_FAILED: RunOutcome
-RUN_OUTCOME_INTERRUPTED: RunOutcome
+RUN_OUTCOME_STOPPED: RunOutcome
 RUN_OUTCOME_DRAINED: RunOutcome
 CODEC_UNSPECIFIED: Codec
 CODEC_IDENTITY: Codec

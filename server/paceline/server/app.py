@@ -64,6 +64,8 @@ class RunResult:
         reason: one line.
         detail: traceback of the worker or of the job's own code, where that is the reason.
         summary: the document of `paceline run --json`.
+        try_again: it was stopped for want of workers.
+        signal: the one that ended it, 0 for none.
     """
 
     outcome: Outcome
@@ -71,6 +73,8 @@ class RunResult:
     detail: str
     summary: dict[str, Any]
     run_dir: Path
+    try_again: bool = False
+    signal: int = 0
 
 
 class Server:
@@ -126,14 +130,14 @@ class Server:
                 on_started(str(self.address))
             finish = await self.wait()
         except BaseException:
-            self.interrupt("the server was told to stop")
+            self.stop("the server was told to stop")
             await self.close(await self.wait())
             raise
         return await self.close(finish)
 
-    def interrupt(self, reason: str) -> None:
-        """End the run now, its state saved."""
-        self._driver.post(StopRequested(reason, failed=True))
+    def stop(self, reason: str, grace_s: float = 0.0) -> None:
+        """End the run, its state saved; the present round may take so long to close."""
+        self._driver.post(StopRequested(reason, grace_s=grace_s))
 
     async def wait(self) -> Finish:
         """Wait for the end of the run and tell the workers."""
@@ -181,6 +185,7 @@ class Server:
             detail=finish.detail,
             summary=summary,
             run_dir=self._run_dir.path,
+            try_again=finish.try_again,
         )
 
     # ---- inside ------------------------------------------------------------------------------------------------------
@@ -321,7 +326,7 @@ def _actions(sessions: Sessions, pushes: Pushes, training: Training) -> Mapping[
 
 
 async def serve(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
-    """Serve one run to its end; if this is cancelled, the run is interrupted and its state saved.
+    """Serve one run to its end; if this is cancelled, the run is stopped and its state saved.
 
     Args:
         on_started: told the real address, once workers may come.

@@ -38,7 +38,7 @@ REFUSALS = {
 OUTCOMES = {
     effects.Outcome.DONE: pb.RUN_OUTCOME_DONE,
     effects.Outcome.FAILED: pb.RUN_OUTCOME_FAILED,
-    effects.Outcome.INTERRUPTED: pb.RUN_OUTCOME_INTERRUPTED,
+    effects.Outcome.STOPPED: pb.RUN_OUTCOME_STOPPED,
 }
 
 

@@ -70,6 +70,7 @@ class Preparation:
             lost_after_s=settings.lost_after_s,
             silent_after_s=settings.silent_after_s,
             progress_s=settings.progress_s,
+            idle_exit_s=math.inf if settings.idle_exit_s is None else settings.idle_exit_s,
             radius_constant=radius_constant,
         )
 

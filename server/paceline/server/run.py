@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -20,7 +21,8 @@ SAME_SIGNAL_S = 0.5
 def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
     """Serve one run to its end; to be called in the main thread.
 
-    The first SIGINT or SIGTERM ends the run with its state saved, a second one ends the process.
+    The first SIGINT or SIGTERM ends the run with its state saved: SIGINT at once, SIGTERM when the round has closed or
+    its grace is over. A second one ends the process.
 
     Args:
         on_started: told the real address, once workers may come.
@@ -35,31 +37,40 @@ def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | Non
 
     async def main() -> RunResult:
         server = Server(settings, prepared)
+        signals = _Signals(server, settings.grace_s)
 
         def started(address: str) -> None:
-            _take_signals(server)
+            signals.take()
             if on_started is not None:
                 on_started(address)
 
-        return await server.run(started)
+        result = await server.run(started)
+        return dataclasses.replace(result, signal=signals.first)
 
     return asyncio.run(main())
 
 
-def _take_signals(server: Server) -> None:
-    first_s: float | None = None
+class _Signals:
+    """Ends a server in order at the first signal, and the process at the second; `first` is 0 before."""
 
-    def take(number: signal.Signals) -> None:
-        nonlocal first_s
+    def __init__(self, server: Server, grace_s: float) -> None:
+        self.first = 0
+        self._server = server
+        self._grace_s = grace_s
+        self._first_s = 0.0
+
+    def take(self) -> None:
+        """Begin, in the running loop."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+
+    def _hear(self, number: signal.Signals) -> None:
         now_s = asyncio.get_running_loop().time()
-        if first_s is not None and now_s - first_s < SAME_SIGNAL_S:
-            return
-        if first_s is not None:
+        if not self.first:
+            self.first, self._first_s = number, now_s
+            grace_s = self._grace_s if number == signal.SIGTERM else 0.0
+            self._server.stop(f"stopped by {number.name}", grace_s)
+        elif now_s - self._first_s >= SAME_SIGNAL_S:
             sys.stderr.write(f"{number.name} again: quitting without saving\n")
             sys.stderr.flush()
             os._exit(128 + number)
-        first_s = now_s
-        server.interrupt(f"interrupted by {number.name}")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, take, number)

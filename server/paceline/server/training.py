@@ -122,7 +122,8 @@ class Training:
             return
         if met:
             name, relation, bound = self._goal
-            self._driver.post(StopRequested(f"version {version} has {name} {metrics[name]:g} {relation} {bound:g}"))
+            reason = f"version {version} has {name} {metrics[name]:g} {relation} {bound:g}"
+            self._driver.post(StopRequested(reason, reached=True))
 
     def _evaluation_failed(self, fault: EvaluationFault) -> None:
         self.evaluation_fault = fault

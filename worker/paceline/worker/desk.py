@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from paceline.errors import RefusedError, RunFailedError
+from paceline.errors import RefusedError, RunFailedError, TryAgainError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION, crc32c
 from paceline.settings import SharedSettings
@@ -330,6 +330,8 @@ class Desk:
             self._finish(RunFailedError(f"the run failed: {goodbye.reason}"))
         elif goodbye.outcome == pb.RUN_OUTCOME_DRAINED:
             self._finish("drained")
+        elif goodbye.outcome == pb.RUN_OUTCOME_STOPPED:
+            self._finish(TryAgainError(f"the run was stopped: {goodbye.reason}; it may be resumed"))
         else:
             self._finish(f"the run is over: {goodbye.reason}" if goodbye.reason else "the run is over")
 

@@ -37,8 +37,8 @@ def run_worker(settings: WorkerSettings) -> int:
     as does SIGINT. Standard error tells people, in one line each, what goes on.
 
     Returns:
-        The exit code: 0 done or drained; 1 the run failed; 2 usage; 69 server unreachable; 70 bug; 77 refused;
-        78 bad settings; 130 and 143 after signals.
+        The exit code: 0 done or drained; 1 the run failed; 2 usage; 69 server unreachable; 70 bug; 75 the run
+        was stopped; 77 refused; 78 bad settings; 130 and 143 after signals.
     """
     tune_malloc()
     try:

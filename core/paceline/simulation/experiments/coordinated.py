@@ -48,7 +48,7 @@ class _Watched:
         if isinstance(event, UpdateApplied):
             self._listener.went_on(self._policy, event.version)
             if self._listener.stopped():
-                effects += self._machine.step(StopRequested("interrupted", failed=True), now)
+                effects += self._machine.step(StopRequested("interrupted", grace_s=0.0), now)
         return effects
 
 
