@@ -18,7 +18,7 @@ A policy is pure: no clock, no I/O; chance comes from the generator that it is g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -26,6 +26,12 @@ from paceline.coordination.ids import WorkerName
 
 Share: TypeAlias = str
 """Whose a task is in the counts that fill a quota: its worker's name or, where data belong to workers, its part's."""
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+"""Plain data: dicts, lists, strings, whole numbers of any size, finite floats, bools and None; to be read only."""
+
+PolicyState: TypeAlias = Mapping[str, Json]
+"""What a policy keeps: it survives `json.dumps` and `json.loads`."""
 
 
 def part_name(part: int) -> Share:
@@ -214,6 +220,9 @@ class Update:
 class Policy(Protocol):
     """A rule that plans rounds.
 
+    All that decides later rounds and does not come with a view is its state: with the state of another of the same
+    options a policy goes on as that one would have gone on, plan for plan.
+
     Attributes:
         name: as users say it.
         needs: round 1 waits for so many workers.
@@ -236,4 +245,16 @@ class Policy(Protocol):
 
     def updated(self, update: Update) -> None:
         """Hear of an update."""
+        ...
+
+    def state(self) -> PolicyState:
+        """Give what it keeps. Later changes of the policy do not show in it, and it is cheap: asked for each round."""
+        ...
+
+    def restore(self, state: PolicyState) -> None:
+        """Go on from a state.
+
+        Raises:
+            UsageError: it is no state of this policy and its options; nothing was changed.
+        """
         ...

@@ -8,11 +8,12 @@ tasks per round, to which the last step is cut, nor the workers that are there.
 
 from __future__ import annotations
 
-from paceline.coordination.plan import Plan, Update, View
+from paceline.coordination.plan import Plan, PolicyState, Update, View
 from paceline.coordination.policies.k_sync import wait_for
 from paceline.coordination.policies.schedule import check_growth
 from paceline.coordination.policies.shared import fastest
 from paceline.coordination.policies.stationarity import StationarityTest
+from paceline.coordination.saved import Saved
 
 
 class AdaptiveKSync:
@@ -54,3 +55,14 @@ class AdaptiveKSync:
             self._k = min(self._most, self._k + self._step)
             self._test.restart()
             self._phase_begins = True
+
+    def state(self) -> PolicyState:
+        """See `Policy.state`; whether the next round is to be marked is part of it."""
+        return {"k": self._k, "phase_begins": self._phase_begins, "test": self._test.state()}
+
+    def restore(self, state: PolicyState) -> None:
+        """See `Policy.restore`."""
+        k, phase_begins, test = Saved(f"state of policy {self.name}", state).fields("k", "phase_begins", "test")
+        count, begins = k.count(1, self._most), phase_begins.flag()
+        self._test.restore(test)
+        self._k, self._phase_begins = count, begins

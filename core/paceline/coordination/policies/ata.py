@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from paceline.allocation import allocate_with_newcomers, ata_empirical_scores, ata_scores, constant_for
 from paceline.coordination.plan import Plan, View
-from paceline.coordination.policies.shared import Columns, Deaf, all_tasks, columns
+from paceline.coordination.policies.shared import Columns, Drawing, all_tasks, columns
 
 
-class AtaEmpirical(Deaf):
+class AtaEmpirical(Drawing):
     """ATA with a confidence radius that scales with each worker's own mean: needs no bound on the times.
 
     Args:
@@ -28,7 +28,7 @@ class AtaEmpirical(Deaf):
     name = "ata-empirical"
 
     def __init__(self, rng: np.random.Generator, constants: str = "paper") -> None:
-        self._rng = rng
+        super().__init__(rng)
         self._constant = constant_for(self.name, constants)
 
     def plan(self, view: View) -> Plan:

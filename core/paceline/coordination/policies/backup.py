@@ -17,10 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.coordination.plan import Plan, Update, View
+from paceline.coordination.plan import Plan, PolicyState, Update, View
 from paceline.coordination.policies.k_sync import wait_for
 from paceline.coordination.policies.shared import fastest
 from paceline.coordination.policies.whole_rounds import WholeRounds
+from paceline.coordination.saved import Saved, number
 
 _TIMES_KEPT = 32
 _GRID = 64
@@ -72,6 +73,25 @@ class Backup:
             signal = max(0.0, update.scalars["squared-norm"] - variance / self._results)
             self._squared_norm = _mixed(self._squared_norm, signal)
             self._variance = _mixed(self._variance, variance)
+
+    def state(self) -> PolicyState:
+        """See `Policy.state`."""
+        return {
+            "results": self._results,
+            "seen": self._seen.state(),
+            "squared_norm": None if self._squared_norm is None else number(self._squared_norm),
+            "variance": None if self._variance is None else number(self._variance),
+        }
+
+    def restore(self, state: PolicyState) -> None:
+        """See `Policy.restore`."""
+        keys = ("results", "seen", "squared_norm", "variance")
+        results, seen, squared_norm, variance = Saved(f"state of policy {self.name}", state).fields(*keys)
+        awaited = results.count(0)
+        new_norm = None if squared_norm.none else squared_norm.at_least_0()
+        new_variance = None if variance.none else variance.number()
+        self._seen.restore(seen)
+        self._results, self._squared_norm, self._variance = awaited, new_norm, new_variance
 
     def _wait_for(self, view: View, k: int, note: str) -> Plan:
         self._seen.begin(whole=k >= view.joined)

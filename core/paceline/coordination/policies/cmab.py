@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from paceline.allocation import Exploration, exploration_term, kl_indices, lcb_indices, smallest
 from paceline.coordination.plan import Count, Plan, View
 from paceline.coordination.policies.schedule import GrowingCount
-from paceline.coordination.policies.shared import Columns, Deaf, checked_means, columns
+from paceline.coordination.policies.shared import Columns, Deaf, Drawing, checked_means, columns
 from paceline.errors import UsageError
 
 
-class CmabKl(Deaf):
+class CmabKl(Drawing):
     """Employ by the KL lower confidence bound of exponential times; needs no bound on the means.
 
     Args:
@@ -39,7 +39,7 @@ class CmabKl(Deaf):
     def __init__(
         self, rng: np.random.Generator, schedule: GrowingCount, exploration: Exploration = "practical"
     ) -> None:
-        self._rng = rng
+        super().__init__(rng)
         self._schedule = schedule
         self._exploration = exploration
 

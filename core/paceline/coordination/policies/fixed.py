@@ -19,7 +19,7 @@ class Fixed(Deaf):
     """Allocate by given means; a worker without a mean gets no tasks.
 
     Args:
-        rng: not drawn from: no score is zero.
+        rng: not drawn from, as no score is zero; so it is nothing that the policy keeps.
         means_s: seconds per task by worker name, each above 0.
 
     Raises:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from paceline.allocation import allocate
 from paceline.coordination.ids import WorkerName
-from paceline.coordination.plan import Count, Plan, Update, View
+from paceline.coordination.plan import Count, Plan, PolicyState, Update, View
 from paceline.coordination.policies.shared import fastest
 from paceline.coordination.policies.whole_rounds import WholeRounds
+from paceline.coordination.saved import Saved, generator_from, generator_state
 
 _TIMES_KEPT = 64
 # A cutoff must pay by so much before it is made: few times are seen, and the largest of them is luck.
@@ -81,6 +82,17 @@ class MindFlayer:
     def updated(self, update: Update) -> None:
         """Learn the times of a round in which nothing was cut."""
         self._seen.learn(update)
+
+    def state(self) -> PolicyState:
+        """See `Policy.state`; cutoffs are drawn from the times anew each round."""
+        return {"rng": generator_state(self._rng), "seen": self._seen.state()}
+
+    def restore(self, state: PolicyState) -> None:
+        """See `Policy.restore`."""
+        rng, seen = Saved(f"state of policy {self.name}", state).fields("rng", "seen")
+        generator = generator_from(rng, self._rng)
+        self._seen.restore(seen)
+        self._rng = generator
 
 
 def _reason(tasks: int, limits_s: dict[WorkerName, float], workers: int, uncut: bool) -> str:

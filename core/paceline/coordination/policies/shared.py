@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.coordination.ids import WorkerName
-from paceline.coordination.plan import Count, Plan, Update, View, WorkerView
+from paceline.coordination.plan import Count, Plan, PolicyState, Update, View, WorkerView
+from paceline.coordination.saved import Saved, generator_from, generator_state
 from paceline.errors import UsageError
 
 
@@ -81,7 +82,9 @@ def fastest(view: View) -> Plan:
 
 
 class Deaf:
-    """A policy that learns nothing from the model's updates and can begin with a single worker."""
+    """A policy that learns nothing from the model's updates, keeps nothing and can begin with a single worker."""
+
+    name: str
 
     @property
     def needs(self) -> int:
@@ -91,3 +94,31 @@ class Deaf:
     def updated(self, update: Update) -> None:
         """Ignore the update."""
         del update
+
+    def state(self) -> PolicyState:
+        """See `Policy.state`."""
+        return {}
+
+    def restore(self, state: PolicyState) -> None:
+        """See `Policy.restore`."""
+        Saved(f"state of policy {self.name}", state).fields()
+
+
+class Drawing(Deaf):
+    """A policy that keeps nothing but its generator: views tell it all that was learned.
+
+    Args:
+        rng: all its chance.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def state(self) -> PolicyState:
+        """See `Policy.state`."""
+        return {"rng": generator_state(self._rng)}
+
+    def restore(self, state: PolicyState) -> None:
+        """See `Policy.restore`."""
+        (rng,) = Saved(f"state of policy {self.name}", state).fields("rng")
+        self._rng = generator_from(rng, self._rng)

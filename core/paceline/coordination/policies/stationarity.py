@@ -11,6 +11,9 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from paceline.coordination.plan import PolicyState
+from paceline.coordination.saved import Saved, number
+
 
 class StationarityTest(Protocol):
     """Looks at one number of each update.
@@ -31,6 +34,14 @@ class StationarityTest(Protocol):
 
     def note(self) -> str:
         """Say how far it is, in words."""
+        ...
+
+    def state(self) -> PolicyState:
+        """Give what it keeps, see `Policy.state`."""
+        ...
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a state, see `Policy.restore`."""
         ...
 
 
@@ -71,6 +82,18 @@ class Pflug:
         """See `StationarityTest`."""
         return f"Pflug's counter is {self._count} of {self._threshold} after {self._updates} rounds"
 
+    def state(self) -> PolicyState:
+        """See `StationarityTest`."""
+        return {"count": self._count, "first": self._first, "updates": self._updates}
+
+    def restore(self, saved: Saved) -> None:
+        """See `StationarityTest`."""
+        count, first, updates = saved.fields("count", "first", "updates")
+        new_updates = updates.count(0)
+        new_count = count.count(0 if self._clamped else -new_updates, new_updates)
+        self._first = first.flag()
+        self._count, self._updates = new_count, new_updates
+
 
 class Distance:
     """Looks how fast the squared distance from the phase's first parameters grows, in a log-log plot.
@@ -89,7 +112,7 @@ class Distance:
         self._factor = factor
         self._updates = 0
         self._due = first
-        self._before: tuple[float, float] | None = None
+        self._before: tuple[int, float] | None = None
         self._seen = math.nan
 
     def stationary(self, value: float) -> bool:
@@ -97,13 +120,12 @@ class Distance:
         self._updates += 1
         if self._updates < self._due:
             return False
-        now = (math.log(self._updates), math.log(value) if value > 0 else -math.inf)
-        before, self._before = self._before, now
+        before, self._before = self._before, (self._updates, value)
         while self._due <= self._updates:
             self._due = math.ceil(self._due * self._factor)
-        if before is None or now[1] == -math.inf:
+        if before is None or not value > 0:
             return False
-        self._seen = (now[1] - before[1]) / (now[0] - before[0])
+        self._seen = (_log(value) - _log(before[1])) / (math.log(self._updates) - math.log(before[0]))
         return self._seen < self._slope
 
     def restart(self) -> None:
@@ -117,3 +139,25 @@ class Distance:
         """See `StationarityTest`."""
         slope = "not known yet" if math.isnan(self._seen) else f"{self._seen:.2f}"
         return f"the distance's slope is {slope} (over at {self._slope:g}) after {self._updates} rounds"
+
+    def state(self) -> PolicyState:
+        """See `StationarityTest`."""
+        before = None if self._before is None else [self._before[0], number(self._before[1])]
+        return {"before": before, "due": self._due, "seen": number(self._seen), "updates": self._updates}
+
+    def restore(self, saved: Saved) -> None:
+        """See `StationarityTest`."""
+        before, due, seen, updates = saved.fields("before", "due", "seen", "updates")
+        new_updates = updates.count(0)
+        new_before = None
+        if not before.none:
+            looked, value = before.row(2, 2)
+            new_before = (looked.count(1, new_updates), value.number())
+        # A look that was due already has been.
+        new_due = due.count(new_updates + 1)
+        self._seen = seen.number()
+        self._before, self._due, self._updates = new_before, new_due, new_updates
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf

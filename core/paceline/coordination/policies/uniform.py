@@ -10,10 +10,10 @@ import numpy as np
 
 from paceline.allocation import spread
 from paceline.coordination.plan import Plan, View
-from paceline.coordination.policies.shared import Deaf, all_tasks
+from paceline.coordination.policies.shared import Drawing, all_tasks
 
 
-class Uniform(Deaf):
+class Uniform(Drawing):
     """Spread the tasks evenly.
 
     Args:
@@ -21,9 +21,6 @@ class Uniform(Deaf):
     """
 
     name = "uniform"
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 from paceline.coordination.ids import WorkerName
-from paceline.coordination.plan import Update, View
+from paceline.coordination.plan import PolicyState, Update, View
+from paceline.coordination.saved import Saved
 
 _AT_FIRST = 5
 _EVERY = 20
@@ -22,7 +23,8 @@ class WholeRounds:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._times_s: dict[WorkerName, deque[float]] = {}
+        # A row is never changed, only replaced: states share it.
+        self._times_s: dict[str, list[float]] = {}
         self._whole = True
 
     def due(self, view: View) -> bool:
@@ -35,12 +37,25 @@ class WholeRounds:
         """Note that the present round is whole, or that somebody may be cut off in it."""
         self._whole = whole
 
-    def of(self, worker: WorkerName) -> list[float]:
+    def of(self, worker: WorkerName) -> Sequence[float]:
         """Give a worker's last times in seconds, oldest first; empty if it was never seen."""
-        return list(self._times_s.get(worker, ()))
+        return self._times_s.get(worker, ())
 
     def learn(self, update: Update) -> None:
         """Keep the times of a round, if it was whole."""
         if self._whole:
+            rows: dict[str, list[float]] = {}
             for task in update.finished:
-                self._times_s.setdefault(task.worker, deque(maxlen=self._kept)).append(task.seconds)
+                rows.setdefault(task.worker, [*self.of(task.worker)]).append(task.seconds)
+            self._times_s.update((worker, row[-self._kept :]) for worker, row in rows.items())
+
+    def state(self) -> PolicyState:
+        """Give the times, and whether the present round is whole."""
+        return {"times_s": dict(self._times_s), "whole": self._whole}
+
+    def restore(self, saved: Saved) -> None:
+        """See `Policy.restore`."""
+        times_s, whole = saved.fields("times_s", "whole")
+        rows = {worker: [one.seconds() for one in row.row(1, self._kept)] for worker, row in times_s.items()}
+        self._whole = whole.flag()
+        self._times_s = rows
