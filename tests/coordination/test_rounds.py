@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paceline.coordination import Count, Machine, MachineError, MachineSettings, Plan, View
+from paceline.coordination.cut import Cut
 from paceline.coordination.effects import (
     AddContribution,
     ApplyUpdate,
@@ -341,7 +342,16 @@ def test_run_resumed_in_a_new_life_goes_on_where_it_stood() -> None:
     policy = Recorder()
     settings = MachineSettings(tasks=1, life=2)
     scene = Scene(policy, tasks=1, life=2)
-    scene.machine.machine = Machine(settings, policy, next_tasks=(10,), returned=(TaskId(3), TaskId(7)), version=4)
+    earlier = Cut(
+        version=4,
+        next_tasks=(10,),
+        returned=(TaskId(3), TaskId(7)),
+        attempts={},
+        workers=(),
+        policy=policy.name,
+        policy_state={},
+    )
+    scene.machine.machine = Machine(settings, policy, earlier)
     a = scene.join("a")
     assert (a.lease.tasks, a.lease.version) == ((3,), 4)
     a.work()

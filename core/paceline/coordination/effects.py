@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from paceline.coordination.cut import Cut
 from paceline.coordination.events import Rejection, TaskResult
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, TaskId, WorkerName
 
@@ -305,6 +306,16 @@ class Warn:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class SaveCheckpoint:
+    """Save this cut together with the model, which is at its version until further effects; then say CheckpointSaved.
+
+    Its rounds have been recorded.
+    """
+
+    cut: Cut
+
+
 class Outcome(Enum):
     """How a run ends."""
 
@@ -351,6 +362,7 @@ Effect = (
     | LeaseRecord
     | WorkerChanged
     | Warn
+    | SaveCheckpoint
     | Finish
 )
 

@@ -226,6 +226,19 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRequested:
+    """Somebody wants the present version saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """The ordered cut was saved; or it was not, for the reason `fault`, and no earlier one was harmed."""
+
+    version: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time named by `Machine.deadline` has come."""
 
@@ -248,5 +261,7 @@ Event = (
     | UpdateApplied
     | UpdateFailed
     | StopRequested
+    | CheckpointRequested
+    | CheckpointSaved
     | Tick
 )

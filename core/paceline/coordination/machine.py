@@ -13,18 +13,21 @@ holder that is lost, refused or failing gives its places up again, and the round
                        ^------- a place lost -------'
 
 Modules: state (all data), joining (sessions, names, loss), working (reports), pushing (contributions), planning
-(rounds), timing (timers), inspection (invariants and snapshot).
+(rounds), timing (timers), saving (cuts), inspection (invariants and snapshot).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from paceline.coordination import inspection, joining, planning, pushing, timing, working
+from paceline.coordination import inspection, joining, planning, pushing, saving, timing, working
+from paceline.coordination.cut import Cut
 from paceline.coordination.effects import Effect, Outcome, RefusePush
 from paceline.coordination.events import (
+    CheckpointRequested,
+    CheckpointSaved,
     ContributionInterrupted,
     ContributionOffered,
     ContributionRejected,
@@ -46,7 +49,6 @@ from paceline.coordination.events import (
     UpdateFailed,
     VersionGone,
 )
-from paceline.coordination.ids import TaskId
 from paceline.coordination.machine_settings import MachineSettings
 from paceline.coordination.plan import Policy
 from paceline.coordination.queue import TaskQueue
@@ -90,6 +92,8 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     UpdateApplied: planning.updated,
     UpdateFailed: planning.update_failed,
     StopRequested: _stop,
+    CheckpointRequested: saving.requested,
+    CheckpointSaved: saving.saved,
     Tick: lambda state, _: timing.tick(state),
 }
 
@@ -100,21 +104,17 @@ class Machine:
     Args:
         settings: numbers that rule it.
         policy: plans its rounds.
-        next_tasks, returned: the task streams' position (at resume).
-        version: updates made before (at resume).
+        resume: where a life before this one was; its policy goes on from there.
+
+    Raises:
+        UsageError: the cut is another policy's, or does not fit the settings.
     """
 
-    def __init__(
-        self,
-        settings: MachineSettings,
-        policy: Policy,
-        *,
-        next_tasks: Sequence[int] = (),
-        returned: tuple[TaskId, ...] = (),
-        version: int = 0,
-    ) -> None:
-        queue = TaskQueue(next_tasks, returned, max(settings.parts, 1))
-        self._state = State(settings, policy, queue, version=version)
+    def __init__(self, settings: MachineSettings, policy: Policy, resume: Cut | None = None) -> None:
+        queue = TaskQueue(parts=max(settings.parts, 1))
+        self._state = State(settings, policy, queue, next_tasks=queue.next_tasks)
+        if resume is not None:
+            saving.restore(self._state, resume)
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event in.
@@ -159,6 +159,10 @@ class Machine:
             due.append(state.stop.by)
         first = min(due, default=math.inf)
         return first if first < math.inf else None
+
+    def cut(self) -> Cut | None:
+        """Take a cut at the last commit; None while the next version is being made, or if that failed."""
+        return saving.cut(self._state)
 
     def snapshot(self, now: float) -> Snapshot:
         """Copy out what people may see."""

@@ -23,6 +23,7 @@ class MachineSettings:
         probe_s: how long the holder of a name has to answer when a newcomer claims it.
         aside_s: first time-out of a worker that fails what others manage; doubles each time, up to aside_max_s.
         attempts: so often is one task tried before the run fails.
+        checkpoint_rounds, checkpoint_s: a version is saved so long after the last that was: the first that comes.
         idle_exit_s: without any worker for so long the run is stopped.
         radius_constant: factor of ata-empirical's confidence radius as shown for every policy.
     """
@@ -40,5 +41,7 @@ class MachineSettings:
     aside_s: float = 1.0
     aside_max_s: float = 300.0
     attempts: int = 3
+    checkpoint_rounds: int | None = None
+    checkpoint_s: float = math.inf
     idle_exit_s: float = math.inf
     radius_constant: float = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from paceline.coordination import saving
 from paceline.coordination.effects import ApplyUpdate, Outcome, RoundPlanned, RoundRecord
 from paceline.coordination.events import UpdateApplied, UpdateFailed
 from paceline.coordination.ids import TaskId, WorkerName
@@ -48,12 +49,15 @@ def updated(state: State, event: UpdateApplied) -> None:
     scalars = dict(event.scalars)
     state.policy.updated(Update(version=event.version, loss=event.loss, scalars=scalars, finished=ended))
     state.version = event.version
+    state.next_tasks, state.returned = state.queue.next_tasks, _unused(state)
     state.out += state.records
     state.out.append(_record(state, current, event))
     state.records, state.accounts, state.round = [], {}, None
     state.last_granted = current.granted
     if state.stop is None and state.settings.rounds is not None and state.version >= state.settings.rounds:
         state.finish(Outcome.DONE, f"{state.version} rounds are done")
+    else:
+        saving.committed(state)
 
 
 def update_failed(state: State, event: UpdateFailed) -> None:
@@ -75,8 +79,8 @@ def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
         samples=current.samples,
         tasks_used=current.tasks,
         workers=tuple(account.record(name, state.now) for name, account in state.accounts.items()),
-        next_tasks=state.queue.next_tasks,
-        returned=_unused(state),
+        next_tasks=state.next_tasks,
+        returned=state.returned,
         divisor=current.divisor,
         state_crc32c=event.state_crc32c,
     )
@@ -103,6 +107,7 @@ def _plan(state: State) -> None:
     if not free and not in_flight:
         return
     number = state.version + 1
+    policy_before = state.policy.state()
     plan = state.policy.plan(_view(state, free, state.settings.tasks, again=False))
     state.reason = plan.reason
     given = {name: count for name, count in plan.allocation.items() if count > 0}
@@ -111,6 +116,7 @@ def _plan(state: State) -> None:
     state.round = Round(
         number=number,
         plan=plan,
+        policy_before=policy_before,
         in_advance=plan.kept_in_advance,
         quota=plan.quota,
         opened_s=state.now,

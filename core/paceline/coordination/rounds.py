@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from paceline.coordination.effects import WorkerRecord
 from paceline.coordination.ids import LeaseId, TaskId, WorkerName
 from paceline.coordination.members import Statistics
-from paceline.coordination.plan import Finished, Plan, Quota, Share
+from paceline.coordination.plan import Finished, Plan, PolicyState, Quota, Share
 
 
 @dataclass(slots=True)
@@ -43,6 +43,7 @@ class Round:
 
     Attributes:
         number: 1-based; the update makes this version.
+        policy_before: what the policy kept before it planned the round.
         quota: the plan's; where contributions are weighed, just what was kept when it was met.
         weights: of each share's contributions, where they are weighed.
         counts: tasks that fill the quota, by share: kept ones, and trials that ran into the time limit.
@@ -59,6 +60,7 @@ class Round:
 
     number: int
     plan: Plan
+    policy_before: PolicyState
     in_advance: bool
     opened_s: float
     allocation: tuple[tuple[WorkerName, int], ...]

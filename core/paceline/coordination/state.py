@@ -11,6 +11,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from paceline.coordination.cut import Attempt
 from paceline.coordination.effects import (
     Effect,
     Finish,
@@ -46,12 +47,13 @@ class Stop:
 
 
 @dataclass(slots=True)
-class Attempt:
-    """One failed attempt at a task."""
+class Saving:
+    """What was saved last, or tried to be, and when; `busy` while it is, `wanted` if another is to follow at once."""
 
-    worker: WorkerName
-    message: str
-    traceback_text: str
+    version: int = 0
+    at: float = 0.0
+    busy: bool = False
+    wanted: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +85,7 @@ class State:
         departed: names without a live incarnation, for status.
         statistics: by (name, device).
         leases: all live leases.
+        next_tasks, returned: the task streams' position at the last commit.
         alone_since: when the last worker was gone; None while there is one.
         attempts: failed attempts by task, until the task is applied.
         retries: failed tasks that wait for a worker that has not failed them.
@@ -98,6 +101,9 @@ class State:
     now: float = 0.0
     out: list[Effect] = field(default_factory=list)
     version: int = 0
+    next_tasks: tuple[int, ...] = ()
+    returned: tuple[TaskId, ...] = ()
+    saving: Saving = field(default_factory=Saving)
     round: Round | None = None
     outcome: Outcome | None = None
     stop: Stop | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paceline.coordination.cut import Attempt
 from paceline.coordination.effects import LeaseVerdict, Outcome, SendVerdict, Warn
 from paceline.coordination.events import (
     LeaseEnded,
@@ -17,7 +18,7 @@ from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Member, Standing
 from paceline.coordination.plan import Finished
 from paceline.coordination.resting import rest
-from paceline.coordination.state import Attempt, State
+from paceline.coordination.state import State
 
 
 def task_reported(state: State, event: TaskReported) -> None:
