@@ -8,6 +8,7 @@
     |-- UnavailableError          exit 69  the server cannot be reached
     |-- TryAgainError             exit 75  passing trouble; a supervisor may start us again
     |-- RunFailedError            exit 1   the run ended as failed; what it had is saved
+    |-- CheckpointError           exit 74  a checkpoint cannot be written or read back
     |-- TaskError                 --       one task failed in a worker; the server decides what follows
     `-- ProtocolError             --       a peer broke the protocol; that peer is answered, we go on
 
@@ -70,6 +71,12 @@ class RunFailedError(PacelineError):
     """The run ended as failed; its state was saved."""
 
     exit_code = 1
+
+
+class CheckpointError(PacelineError):
+    """A checkpoint that cannot be written, or that is not what was written. A server that trains goes on."""
+
+    exit_code = 74
 
 
 class TaskError(PacelineError):
