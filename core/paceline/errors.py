@@ -5,6 +5,7 @@
     |   `-- JobImportError        exit 2   the job's own file raised; carries its traceback
     |-- SettingsError             exit 78  settings that contradict each other or the machine
     |-- RefusedError              exit 77  the server refused this worker; it would refuse it again
+    |-- NothingToResume           exit 0   the run to go on with is done
     |-- UnavailableError          exit 69  the server cannot be reached
     |-- TryAgainError             exit 75  passing trouble; a supervisor may start us again
     |-- RunFailedError            exit 1   the run ended as failed; what it had is saved
@@ -53,6 +54,12 @@ class RefusedError(PacelineError):
     """The server refused this worker for a reason that will not go away by itself."""
 
     exit_code = 77
+
+
+class NothingToResume(PacelineError):  # noqa: N818  # it ends a command, and is no error
+    """The run to go on with is done."""
+
+    exit_code = 0
 
 
 class UnavailableError(PacelineError):

@@ -74,6 +74,18 @@ class Job(abc.ABC):
         """Change the averaged gradients in place before the optimizer's step, on the server: clipping."""
         return
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give what the server's job keeps beside model, optimizer and scheduler (an average of the weights, counters).
+
+        It goes into checkpoints: dicts, lists, tuples, tensors, numbers and text. Asked for between updates, on the
+        server only.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; its tensors are on the CPU."""
+        return
+
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch of a list of samples."""
         return default_collate(list(samples))

@@ -6,7 +6,7 @@ a policy does not ask for costs neither time nor memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -67,6 +67,16 @@ class UpdateScalars:
         if not self._marked:
             self.mark()
         return {"distance": sum(map(_squared_distance, self._parameters(), self._marked))}
+
+    def state_dict(self) -> dict[str, list[torch.Tensor]]:
+        """Give what later updates are measured against; the tensors are its own, not copies."""
+        return {"before": self._before, "marked": self._marked}
+
+    def load_state_dict(self, state: Mapping[str, list[torch.Tensor]]) -> None:
+        """Go on from a saved state."""
+        self._before, self._marked = (
+            [tensor.to(self._flat.device) for tensor in state[name]] for name in ("before", "marked")
+        )
 
     def _variance(self, squared_norm: float, samples: int) -> float:
         """Estimate E|g_i - E g|^2 from k contributions of about as many samples each."""

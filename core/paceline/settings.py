@@ -11,19 +11,53 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
+from paceline.durations import parse_duration
 from paceline.errors import UsageError
+
+T = TypeVar("T")
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
+BEST = re.compile(r"[A-Za-z_][\w-]*(:(min|max))?")
+
 Count = Annotated[int, Field(ge=1)]
+
+
+class Interval(NamedTuple):
+    """Between checkpoints: rounds or seconds; neither: there are none."""
+
+    rounds: int | None = None
+    seconds: float | None = None
+
+
+NEVER = Interval()
+
+
+def parse_interval(text: str) -> Interval:
+    """Read `checkpoint_every`.
+
+    Raises:
+        UsageError: it is neither a number of rounds, a span of time above 0, nor never.
+    """
+    if text == "never":
+        return NEVER
+    if re.fullmatch(r"[1-9]\d*", text):
+        return Interval(rounds=int(text))
+    try:
+        seconds = 0.0 if text.isdecimal() else parse_duration(text, "checkpoint-every")
+    except UsageError:
+        seconds = 0.0
+    if not seconds:
+        raise UsageError(f"checkpoint-every is {text!r}: expected rounds (20), a span of time (60s, 10m) or never")
+    return Interval(seconds=seconds)
 
 
 class _Settings(BaseModel):
@@ -74,6 +108,9 @@ class RunSettings(SharedSettings):
         lost_after_s: a closed session that is not resumed within this time is a lost worker.
         silent_after_s: so is one that says nothing for this long: longer than any hold of the interpreter's lock.
         progress_s: and one that makes no progress for max(this, 8 times its learned task time).
+        checkpoint_every: rounds ("20") or time ("60s") between checkpoints, or "never".
+        keep_checkpoints: so many of the newest stay.
+        best: metric ("accuracy", "error:min") by which the best version is kept too; None: that of `until`, if any.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
     """
@@ -109,6 +146,9 @@ class RunSettings(SharedSettings):
     lost_after_s: float = Field(default=1.0, ge=0)
     silent_after_s: float = Field(default=10.0, gt=0)
     progress_s: float = Field(default=30.0, gt=0)
+    checkpoint_every: str = "60s"
+    keep_checkpoints: Count = 2
+    best: str | None = None
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
@@ -140,6 +180,19 @@ class RunSettings(SharedSettings):
     def _goal_parses(cls, value: str | None) -> str | None:
         if value is not None and not GOAL.fullmatch(value.strip()):
             raise ValueError(f"until is {value!r}: expected METRIC>=NUMBER or METRIC<=NUMBER, such as accuracy>=0.97")
+        return value
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _interval_parses(cls, value: str) -> str:
+        _as_value_error(parse_interval, value)
+        return value
+
+    @field_validator("best")
+    @classmethod
+    def _best_parses(cls, value: str | None) -> str | None:
+        if value is not None and not BEST.fullmatch(value):
+            raise ValueError(f"best is {value!r}: expected METRIC, METRIC:max or METRIC:min, such as accuracy")
         return value
 
     @field_validator("policy")
@@ -187,6 +240,19 @@ class RunSettings(SharedSettings):
             staleness=self.staleness,
             parts=self.partition,
         )
+
+    def interval(self) -> Interval:
+        """Give `checkpoint_every`."""
+        return parse_interval(self.checkpoint_every)
+
+    def best_by(self) -> tuple[str, bool] | None:
+        """Give the metric by which the best version is kept, and whether more is better; None: none is kept."""
+        goal = self.goal()
+        if self.best is not None:
+            name, _, direction = self.best.partition(":")
+            least = goal is not None and goal[0] == name and goal[1] == "<="
+            return name, direction == "max" if direction else not least
+        return None if goal is None else (goal[0], goal[1] == ">=")
 
     def shared(self) -> SharedSettings:
         """Give the part that every worker is told."""
@@ -237,7 +303,7 @@ class WorkerSettings(_Settings):
         return value
 
 
-def _as_value_error(check: Callable[..., str], *given: str) -> str:
+def _as_value_error(check: Callable[..., T], *given: str) -> T:
     """Let pydantic see what a check of ours finds, so that it is said of the flag or variable that it came from."""
     try:
         return check(*given)

@@ -64,6 +64,11 @@ def task_seed(seed: int, task: int, phase: Phase) -> int:
     return int.from_bytes(_digest(f"task/{seed}/{task}/{phase}", 8), "little") >> 1
 
 
+def update_seed(seed: int, update: int) -> int:
+    """Give the seed of the random numbers that the job draws while the model is updated; in [0, 2^63)."""
+    return int.from_bytes(_digest(f"update/{seed}/{update}", 8), "little") >> 1
+
+
 def _part_seed(seed: int, part: int) -> int:
     return int.from_bytes(_digest(f"part/{seed}/{part}", 8), "little") >> 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from paceline.contribution import ContributionBuffer
 from paceline.errors import RunFailedError, UsageError
 from paceline.flat import TORCH_DTYPE, FlatModel, slot_views
-from paceline.job import Job
+from paceline.job import Job, overrides
 from paceline.layout import ITEM_BYTES, Role
 from paceline.loading import build_optimizer, users_code
+from paceline.seeding import seed_everything
+from paceline.tasks import update_seed
 from paceline.tracebacks import describe
 
 # One temporary of 1 MiB is all that narrowing a float64 sum takes.
@@ -26,15 +29,20 @@ class Updater:
     Args:
         job: its optimizer and scheduler are made here.
         flat: the model they step, in place.
+        seed: of the run. What before_step draws depends on it and on the number of the update alone, so that a resumed
+            run and a replay draw the same.
 
     Raises:
         UsageError: an optimizer that cannot be driven by one gradient per round (see loading.build_optimizer), or a
             scheduler that is none.
     """
 
-    def __init__(self, job: Job, flat: FlatModel) -> None:
+    def __init__(self, job: Job, flat: FlatModel, seed: int = 0) -> None:
         self._job = job
         self._flat = flat
+        self._seed = seed
+        self._updates = 0
+        self._may_draw = overrides(job, "before_step")
         self._trainable = {index: parameters for index, _, parameters in flat.trainable()}
         self.optimizer = build_optimizer(job, flat.module)
         with users_code("scheduler()"):
@@ -76,23 +84,44 @@ class Updater:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the state of optimizer and scheduler, for saving; its tensors are the optimizer's own, not copies."""
+        """Give the state of optimizer, scheduler and job, for saving; its tensors are their own, not copies."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "job": self._job.state_dict(),
+            "updates": self._updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state."""
         self.optimizer.load_state_dict(state["optimizer"])
+        _keep_dtypes(self.optimizer, state["optimizer"]["state"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        self._job.load_state_dict(state["job"])
+        self._updates = state["updates"]
 
     def _step(self, loss: float) -> None:
+        self._updates += 1
+        if self._may_draw:
+            seed_everything(update_seed(self._seed, self._updates))
         self._job.before_step(self._flat.module)
         self.optimizer.step()
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss)
         elif self.scheduler is not None:
             self.scheduler.step()
+
+
+def _keep_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
+    """Undo a conversion: torch gives loaded state its parameter's dtype, also where it had one of its own."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in saved.items():
+        state = optimizer.state[parameters[index]]
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor) and value.dtype != state[name].dtype:
+                state[name] = value.to(state[name].device)
 
 
 def divide_in_place(summed: torch.Tensor, divisor: float, dtype: str) -> torch.Tensor:

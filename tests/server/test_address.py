@@ -61,7 +61,7 @@ async def test_a_server_on_a_taken_port_leaves_nothing_behind(tmp_path: Path) ->
 async def test_a_server_beyond_loopback_says_loudly_that_it_is_insecure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def started(address: str) -> None:
+    def started(address: str, run_dir: Path) -> None:
         raise KeyError(address)
 
     with pytest.raises(SettingsError, match="--insecure"):

@@ -30,7 +30,7 @@ def test_one_effect_reaches_every_book(tmp_path: Path) -> None:
     books.observe(lease_record(1, 0, "w1"), 1.0)
     books.observe(round_record(1), 1.0)
     assert books.status(Situation(rounds=5, elapsed_s=1.0, run_dir=str(tmp_path))).tasks_used == 6
-    ending = Ending(outcome=Outcome.DONE, reason="", metrics={}, model=None, fingerprint="")
+    ending = Ending(outcome=Outcome.DONE, reason="", metrics={}, checkpoint=None, model=None, fingerprint="")
     assert books.summary(ending)["rounds"] == 1
     books.close()
     with LedgerReader(tmp_path / "ledger.sqlite") as reader:

@@ -25,7 +25,7 @@ def test_the_directory_says_itself_what_it_holds(tmp_path: Path) -> None:
     assert (document["format"], document["paceline"], document["protocol"]) == (1, __version__, 1)
     assert document["job"] == "examples/digits.py:Digits"
     assert "ledger.sqlite" in (run_dir.path / "README.txt").read_text()
-    assert sorted(path.name for path in run_dir.path.iterdir()) == ["README.txt", "settings.json"]
+    assert sorted(path.name for path in run_dir.path.iterdir()) == [".lock", "README.txt", "settings.json"]
 
 
 def test_the_default_is_named_by_job_and_time_and_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ ENDING = Ending(
     outcome=Outcome.DONE,
     reason="10 rounds are done",
     metrics={"accuracy": 0.97, "broken": math.nan},
+    checkpoint=8,
     model=Path("runs/a/model.safetensors"),
     fingerprint="abc",
 )
@@ -51,6 +52,7 @@ def test_the_document_has_every_field_with_its_value() -> None:
         ],
         "metrics": {"accuracy": 0.97, "broken": None},
         "loss": [1.0, None, *(1.0 / number for number in range(3, 11))],
+        "checkpoint": 8,
         "model": "runs/a/model.safetensors",
         "fingerprint": "abc",
         "outcome": "done",

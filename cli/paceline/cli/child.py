@@ -4,7 +4,7 @@ A child never outlives its parent: on Linux the kernel ends it when the parent i
 session of its own, so that a Ctrl-C of the terminal reaches the parent alone, which then ends all in order.
 
 A server reports to its parent, one JSON document a line, through the descriptor that it is given:
-``{"started": "HOST:PORT"}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
+``{"started": {address, run_dir}}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
 ``{"error": {message, exit_code, traceback}}``.
 """
 
@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -59,8 +60,14 @@ def _serve(reports_to: int) -> int:
         os.write(reports_to, (json.dumps({kind: content}) + "\n").encode())
 
     try:
-        settings = RunSettings.model_validate_json(sys.stdin.readline())
-        result = run_server(settings, on_started=lambda address: report("started", address))
+        told = json.loads(sys.stdin.readline())
+        settings = RunSettings.model_validate(told["settings"])
+        resume = None if told["resume"] is None else Path(told["resume"])
+
+        def started(address: str, run_dir: Path) -> None:
+            report("started", {"address": address, "run_dir": str(run_dir)})
+
+        result = run_server(settings, resume, on_started=started)
     except PacelineError as error:
         ours = "".join(traceback.format_exception(error)) if error.exit_code == PacelineError.exit_code else ""
         users = error.traceback_text if isinstance(error, JobImportError) else ours

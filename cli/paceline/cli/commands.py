@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from paceline.coordination.policies import EMPLOYING
+from paceline.durations import parse_duration
 from paceline.errors import SettingsError, UsageError
 from paceline.settings import Count, RunSettings, WorkerSettings
 
@@ -18,11 +19,26 @@ class ServerCommand(RunSettings):
 
     Attributes:
         json_file: the summary of the run is written there at its end.
+        resume: directory of the run to go on with; its settings are the defaults.
     """
 
     not_offered: ClassVar[frozenset[str]] = frozenset()
 
     json_file: Path | None = None
+    resume: Path | None = None
+
+    @field_validator("grace_s", "idle_exit_s", mode="before")
+    @classmethod
+    def _spans_parse(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        name = str(info.field_name).removesuffix("_s").replace("_", "-")
+        return None if value == "never" and name == "idle-exit" else parse_duration(value, name)
+
+    @field_validator("checkpoint_every", mode="before")
+    @classmethod
+    def _interval_is_text(cls, value: object) -> str:
+        return str(value)
 
     @field_validator("constants", mode="before")
     @classmethod

@@ -70,11 +70,12 @@ def build(command: str, given: Mapping[str, Given]) -> CommandSettings:
         SettingsError: a value elsewhere is wrong, or settings contradict each other.
     """
     model = MODELS[command]
+    earlier = _of_the_run(command, given)
     for option in options_of(command):
-        if option.argument and option.field not in given:
+        if option.argument and option.field not in given and option.field not in earlier:
             raise UsageError(f"{option.flag} is missing: expected `paceline {command} {_arguments(command)}`")
     try:
-        return model.model_validate({field: one.value for field, one in given.items()})
+        return model.model_validate(earlier | {field: one.value for field, one in given.items()})
     except ValidationError as error:
         raise _refusal(command, error, given) from None
 
@@ -95,6 +96,17 @@ def default_of(command: str, option: Option) -> str:
     if field.is_required() or field.default is None or field.default is False:
         return ""
     return _written(field.default)
+
+
+def _of_the_run(command: str, given: Mapping[str, Given]) -> dict[str, Any]:
+    """Give the settings of the run that is to be resumed: what is said anew is held against them later."""
+    if "resume" not in given:
+        return {}
+    from paceline.server.past_run import read_settings
+
+    settings = read_settings(Path(str(given["resume"].value)))
+    known = MODELS[command].model_fields
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def _from_file(command: str, path: Path) -> dict[str, Given]:

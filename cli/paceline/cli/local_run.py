@@ -6,7 +6,9 @@ workers start beside it (most of a start is importing torch) and wait for the se
 
 from __future__ import annotations
 
+import json
 import queue
+import shlex
 import signal
 import sys
 import time
@@ -27,6 +29,7 @@ from paceline.cli.processes import Child, Report, describe_exit
 from paceline.cli.progress import Progress, make_progress
 from paceline.errors import (
     JobImportError,
+    NothingToResume,
     PacelineError,
     RefusedError,
     RunFailedError,
@@ -45,7 +48,15 @@ LEAVE_S = 5.0
 
 _ERRORS: dict[int, type[PacelineError]] = {
     kind.exit_code: kind
-    for kind in (UsageError, SettingsError, RefusedError, UnavailableError, TryAgainError, RunFailedError)
+    for kind in (
+        NothingToResume,
+        UsageError,
+        SettingsError,
+        RefusedError,
+        UnavailableError,
+        TryAgainError,
+        RunFailedError,
+    )
 }
 
 
@@ -92,7 +103,12 @@ def last_lines(end: RunEnd) -> list[str]:
     lines = [f"{end.outcome}: {end.reason}", ", ".join(parts)]
     if summary["model"]:
         lines.append(f"model {summary['model']}, fingerprint {summary['fingerprint']}")
-    return [*lines, f"run directory {end.run_dir}"]
+    lines.append(f"run directory {end.run_dir}")
+    if end.outcome != "done" and summary["checkpoint"]:
+        lines.append(
+            f"to go on from round {summary['checkpoint']}: paceline run --resume {shlex.quote(str(end.run_dir))}"
+        )
+    return lines
 
 
 def run_locally(command: RunCommand, progress: Progress) -> RunEnd:
@@ -142,7 +158,9 @@ class _LocalRun:
     def run(self) -> RunEnd:
         settings = self._command.run_settings(bind=LOOPBACK, insecure=False, min_workers=self._command.workers)
         with self._children() as (server, workers):
-            server.tell(settings.model_dump_json())
+            resume = self._command.resume
+            told = {"settings": settings.model_dump(mode="json"), "resume": None if resume is None else str(resume)}
+            server.tell(json.dumps(told))
             address = self._wait_for_start(server)
             self._progress.note(f"server at {address}; look at it with: paceline status {address}")
             for worker, own in zip(workers, self._command.worker_settings(address), strict=True):
@@ -181,8 +199,19 @@ class _LocalRun:
             if report is None:
                 continue
             if "started" in report:
-                return str(report["started"])
+                self._note_workers(Path(report["started"]["run_dir"]))
+                return str(report["started"]["address"])
             raise _error_of(report)
+
+    def _note_workers(self, run_dir: Path) -> None:
+        """Keep what the workers are told, so that --resume need not be told again."""
+        from paceline.server.rundir import WORKERS, write_whole
+
+        own = self._command.model_dump(mode="json", include={"workers", "pace", "delay", "delay_seed"})
+        try:
+            write_whole(run_dir / WORKERS, json.dumps(own, indent=2) + "\n")
+        except OSError as error:
+            self._progress.note(f"{str(run_dir / WORKERS)!r} could not be written: {error.strerror}")
 
     def _watch(self, server: Child, workers: list[Child], address: str) -> dict[str, Any]:
         alive = list(workers)

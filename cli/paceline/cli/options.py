@@ -98,6 +98,12 @@ OPTIONS: tuple[Option, ...] = (
     # ---- files
     _option("run_dir", FILES, "DIR", "Keep settings, ledger and model there; default: runs/<job>-<time>."),
     _option("json_file", FILES, "FILE", "Write the run's summary there at its end.", "json"),
+    _option("resume", FILES, "RUN", "Go on with this run, from its newest checkpoint; its settings are the defaults."),
+    _option("checkpoint_every", FILES, "WHEN", "Save a checkpoint every so many rounds (20), or so often (60s), or "
+            "never."),
+    _option("keep_checkpoints", FILES, "N", "Keep the newest N checkpoints."),
+    _option("best", FILES, "METRIC", "Keep the best version by this metric of evaluate() as best.safetensors: "
+            "accuracy, error:min. Default: the one of --until."),
     _option("data", FILES, "DIR", "Folder with the data, as this machine sees it; the job finds it in self.data."),
     # ---- network
     _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),
@@ -119,6 +125,8 @@ OPTIONS: tuple[Option, ...] = (
     _option("silent_after_s", FAULTS, "SECONDS", "A worker is lost that says nothing for so long.", "silent-after"),
     _option("progress_s", FAULTS, "SECONDS", "Or that makes no progress for so long, or for 8 of its learned task "
             "times, if that is longer.", "progress-after"),
+    _option("grace_s", FAULTS, "TIME", "Told to end by SIGTERM, the server lets the round close so long.", "grace"),
+    _option("idle_exit_s", FAULTS, "TIME", "End after so long without any worker; never is possible.", "idle-exit"),
     _option("heartbeat_s", FAULTS, "SECONDS", "A worker with nothing to say says so this often.", "heartbeat"),
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ def serve(command: ServerCommand) -> int:
     from paceline.server.log import configure_logging
 
     configure_logging()
-    result = run_server(command.run_settings())
+    result = run_server(command.run_settings(), command.resume)
     if command.json_file:
         write_json(command.json_file, result.summary)
     return of_run(result.outcome.value, try_again=result.try_again, signal=result.signal)

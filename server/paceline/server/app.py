@@ -28,13 +28,17 @@ from paceline.protos.framing import PROTOCOL_VERSION, crc32c
 from paceline.protos.memory import tune_malloc
 from paceline.server.address import check_free, parse_bind
 from paceline.server.books import Books
+from paceline.server.checkpointing import Checkpointing
+from paceline.server.checkpoints import CheckpointStore
 from paceline.server.convert import OUTCOMES, ManifestCheck
 from paceline.server.driver import Action, Driver
 from paceline.server.endpoint import Endpoint
 from paceline.server.evaluations import Evaluations
+from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
 from paceline.server.preparation import Preparation, prepare, raise_descriptor_limit
 from paceline.server.pushes import Pushes
+from paceline.server.resuming import Resumed, take_up
 from paceline.server.rundir import RunDir
 from paceline.server.sessions import Greeting, Sessions
 from paceline.server.staging import StagePool
@@ -44,7 +48,7 @@ from paceline.server.traffic import Traffic
 from paceline.server.training import Training
 from paceline.server.transfer import Source, Transfers
 from paceline.server.workthread import WorkThread
-from paceline.settings import RunSettings
+from paceline.settings import NEVER, RunSettings
 from paceline.tasks import task_samples
 from paceline.version import __version__
 
@@ -54,6 +58,8 @@ LEAVE_LIMIT_S = 3.0
 EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
 _SAMPLES_NAMED = 12
+
+OnStarted = Callable[[str, Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +89,15 @@ class Server:
     Args:
         settings: everything it is told.
         preparation: what `prepare(settings)` gave.
+        resumed: what it goes on from, which `preparation` was brought to; None: the run begins.
 
     Attributes:
         address: where it really listens; known after start.
     """
 
-    def __init__(self, settings: RunSettings, preparation: Preparation) -> None:
+    def __init__(self, settings: RunSettings, preparation: Preparation, resumed: Resumed | None = None) -> None:
         self._settings = settings
+        self._resumed = resumed
         self._prepared = preparation
         self._bind = parse_bind(settings.bind, insecure=settings.insecure)
         self._traffic = Traffic()
@@ -106,7 +114,8 @@ class Server:
         settings, prepared = self._settings, self._prepared
         self._endpoint = Endpoint(reflection=settings.reflection)
         self.address = self._endpoint.bind(self._bind)
-        self._run_dir = RunDir.create(settings.run_dir, settings.job)
+        resumed = self._resumed
+        self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
             self._assemble(settings, prepared)
             metrics_host = self._bind.host.strip("[]")
@@ -121,13 +130,15 @@ class Server:
         await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status)
         self._housekeeper = asyncio.create_task(self._keep_house())
         self._announce()
+        if resumed is not None and prepared.rounds is not None and resumed.version >= prepared.rounds:
+            self._driver.post(StopRequested(f"{resumed.version} rounds are done", reached=True))
 
-    async def run(self, on_started: Callable[[str], None] | None = None) -> RunResult:
+    async def run(self, on_started: OnStarted | None = None) -> RunResult:
         """Start, wait and close; see `serve`."""
         await self.start()
         try:
             if on_started is not None:
-                on_started(str(self.address))
+                on_started(str(self.address), self._run_dir.path)
             finish = await self.wait()
         except BaseException:
             self.stop("the server was told to stop")
@@ -157,6 +168,7 @@ class Server:
         fault: PacelineError | None = None
         fingerprint = ""
         try:
+            await self._checkpointing.finish(self._driver.cut())
             fingerprint = await self._training.finish(finish.outcome, path)
             finish = self._after_evaluation(finish)
             async with asyncio.timeout(LEAVE_LIMIT_S):
@@ -170,6 +182,7 @@ class Server:
                 outcome=finish.outcome,
                 reason=finish.reason,
                 metrics=self._training.metrics,
+                checkpoint=self._checkpointing.version or None,
                 model=path if fingerprint else None,
                 fingerprint=fingerprint,
             )
@@ -193,26 +206,42 @@ class Server:
     def _assemble(self, settings: RunSettings, prepared: Preparation) -> None:
         policy = make_policy(settings.policy, settings.policy_options(), rng=np.random.default_rng(settings.seed))
         radius_constant = constant_for("ata-empirical", settings.constants)
-        self._driver = driver = Driver(Machine(prepared.machine_settings(settings, radius_constant), policy))
+        resumed = self._resumed
+        cut = None if resumed is None else resumed.cut
+        life = 1 if resumed is None else resumed.life
+        machine = Machine(prepared.machine_settings(settings, radius_constant, life), policy, cut)
+        self._driver = driver = Driver(machine)
         driver.final = self._explain
         thread = WorkThread("model", driver.crashed)
         self._model = model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
+        if resumed is not None and resumed.cut is not None:
+            model.restore(resumed.version, resumed.state)
         evaluator = WorkThread("evaluation", driver.crashed)
+        writer = WorkThread("checkpoints", driver.crashed)
+        store = None
+        if settings.interval() != NEVER:
+            store = CheckpointStore(self._run_dir.checkpoints, settings.keep_checkpoints)
+        self._checkpointing = Checkpointing(driver, model, thread, writer, store, 0 if cut is None else cut.version)
         evaluations = None
         if prepared.evaluation_copy is not None:
-            every = settings.eval_every or (1 if settings.until is not None else 0)
-            evaluations = Evaluations(prepared.job, prepared.evaluation_copy, model, thread, evaluator, every)
-        self._threads = (thread, evaluator)
+            best_by = settings.best_by()
+            every = settings.eval_every or (1 if best_by is not None else 0)
+            best = None
+            if best_by is not None and settings.interval() != NEVER:
+                best = BestKeeper(self._run_dir.path, best_by[0], more=best_by[1], required=settings.best is not None)
+            evaluations = Evaluations(prepared.job, prepared.evaluation_copy, model, thread, evaluator, every, best)
+        self._threads = (thread, evaluator, writer)
         self._pool = StagePool(prepared.stages, settings.progress_s, driver.now)
         pushes = Pushes(model, thread, self._pool, ManifestCheck(prepared.layout), self._traffic)
         source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
         self._sessions = Sessions(_greeting(settings, prepared), pushes, self._traffic)
         self._transfers = Transfers(source, pushes, self._traffic)
         self._training = Training(driver, model, thread, evaluations, settings.goal())
-        self._books = Books(settings, self._run_dir, self._traffic, driver.snapshot)
+        self._books = Books(settings, self._run_dir, self._traffic, driver.snapshot, resumed)
+        self._checkpointing.connect(self._books.state, self._books.ledger_is_safe)
         for part in (pushes, self._sessions, self._transfers):
             part.connect(driver.post)
-        driver.connect(_actions(self._sessions, pushes, self._training), self._books)
+        driver.connect(_actions(self._sessions, pushes, self._training, self._checkpointing), self._books)
         self._training.connect(source, self._sessions, pushes)
 
     def _explain(self, finish: Finish) -> Finish:
@@ -264,6 +293,8 @@ class Server:
         self._log.info(
             f"paceline {__version__} serves {self._settings.job} on {self.address}", run_dir=str(self._run_dir.path)
         )
+        for note in () if self._resumed is None else self._resumed.notes:
+            self._log.info(note)
         self._log.info(tune_malloc())
         self._log.info(raise_descriptor_limit())
         if not self._bind.is_loopback:
@@ -276,11 +307,13 @@ class Server:
         self._housekeeper.cancel()
         self._driver.close()
         await self._endpoint.close()
-        model, evaluator = self._threads
+        model, evaluator, writer = self._threads
         await model.close()
+        await writer.close()
         self._books.close()
         # An evaluation whose result is wanted has ended; one that goes on must not hold up a Ctrl-C.
         await evaluator.close(EVALUATION_LIMIT_S)
+        self._run_dir.release()
 
 
 def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:
@@ -304,7 +337,9 @@ def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:
     )
 
 
-def _actions(sessions: Sessions, pushes: Pushes, training: Training) -> Mapping[type, Action]:
+def _actions(
+    sessions: Sessions, pushes: Pushes, training: Training, checkpointing: Checkpointing
+) -> Mapping[type, Action]:
     return {
         fx.Welcome: sessions.welcome,
         fx.Refuse: sessions.refuse,
@@ -322,18 +357,38 @@ def _actions(sessions: Sessions, pushes: Pushes, training: Training) -> Mapping[
         fx.AddContribution: pushes.add,
         fx.AcknowledgePush: pushes.acknowledge,
         fx.ApplyUpdate: training.apply,
+        fx.SaveCheckpoint: checkpointing.save,
     }
 
 
-async def serve(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
+def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
+    """Prepare a run, or what goes on with one; may take long, since it loads the data.
+
+    Args:
+        resume: directory of the run to go on with.
+
+    Raises:
+        NothingToResume: that run is done.
+        UsageError, SettingsError, CheckpointError: it cannot be; nothing was started.
+    """
+    check_free(parse_bind(settings.bind, insecure=settings.insecure))
+    if resume is None:
+        return Server(settings, prepare(settings))
+    earlier = take_up(resume, settings)
+    prepared = prepare(earlier.to_build(settings))
+    return Server(settings, prepared, earlier.resume(settings, prepared))
+
+
+async def serve(settings: RunSettings, resume: Path | None = None, *, on_started: OnStarted | None = None) -> RunResult:
     """Serve one run to its end; if this is cancelled, the run is stopped and its state saved.
 
     Args:
-        on_started: told the real address, once workers may come.
+        resume: directory of the run to go on with.
+        on_started: told the real address and the run directory, once workers may come.
 
     Raises:
-        UsageError, SettingsError: nothing was started.
+        NothingToResume: the run to go on with is done.
+        UsageError, SettingsError, CheckpointError: nothing was started.
         PacelineError: the run's state could not be saved, or a bug.
     """
-    check_free(parse_bind(settings.bind, insecure=settings.insecure))
-    return await Server(settings, prepare(settings)).run(on_started)
+    return await make_server(settings, resume).run(on_started)

@@ -6,8 +6,9 @@ a network while the run goes on.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paceline.coordination.effects import (
@@ -27,6 +28,7 @@ from paceline.protos.framing import PROTOCOL_VERSION
 from paceline.server.ledger import Ledger
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
+from paceline.server.resuming import Resumed
 from paceline.server.rundir import RunDir
 from paceline.server.status import Situation, status_response
 from paceline.server.summary import Ending, summary_document
@@ -43,18 +45,28 @@ class Books:
     Args:
         snapshot: of the coordinator.
         traffic: counted elsewhere, told here.
+        resumed: what the run goes on from, None if it begins.
     """
 
     def __init__(
-        self, settings: RunSettings, run_dir: RunDir, traffic: Traffic, snapshot: Callable[[], Snapshot]
+        self,
+        settings: RunSettings,
+        run_dir: RunDir,
+        traffic: Traffic,
+        snapshot: Callable[[], Snapshot],
+        resumed: Resumed | None = None,
     ) -> None:
         self._settings = settings
         self._run_dir = run_dir
         self._traffic = traffic
         self._snapshot = snapshot
-        self._ledger = Ledger(run_dir.ledger, settings.model_dump_json())
+        self._resumed = resumed
+        life, version = (1, None) if resumed is None else (resumed.life, resumed.version)
+        self._ledger = Ledger(run_dir.ledger, settings.model_dump_json(), life, version)
         self._log = RunLog()
         self.totals = Totals()
+        if resumed is not None and resumed.state:
+            self._restore(resumed.state["books"])
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
 
     def start(self, job_fingerprint_json: str, initial_model: str, metrics_host: str) -> None:
@@ -72,8 +84,12 @@ class Books:
             self.metrics.start(metrics_host, self._settings.metrics_port)
         try:
             settings = self._settings.model_dump(mode="json")
-            fingerprint = json.loads(job_fingerprint_json)
-            self._run_dir.write_settings(settings, fingerprint, initial_model, PROTOCOL_VERSION)
+            if self._resumed is None:
+                fingerprint = json.loads(job_fingerprint_json)
+                self._run_dir.write_settings(settings, fingerprint, initial_model, PROTOCOL_VERSION)
+            else:
+                entry = {"life": self._resumed.life, "from_round": self._resumed.version}
+                self._run_dir.write_resumed(settings, entry)
             self._ledger.start()
         except Exception:
             self.metrics.close()
@@ -90,6 +106,14 @@ class Books:
             self.totals.observe(effect)
             self._log.observe(effect)
 
+    def state(self) -> dict[str, Any]:
+        """Give what goes on counting in a later life, for a checkpoint."""
+        return {"totals": self.totals.state(), "traffic": dataclasses.asdict(self._traffic)}
+
+    def ledger_is_safe(self, timeout_s: float) -> bool:
+        """Wait until all that was observed is safe on the disk; to be asked from another thread than the loop's."""
+        return self._ledger.barrier(timeout_s)
+
     def status(self, situation: Situation) -> pb.StatusResponse:
         """Answer a Status call."""
         return status_response(self._settings, self.totals, self._snapshot(), situation)
@@ -97,6 +121,11 @@ class Books:
     def summary(self, ending: Ending) -> dict[str, Any]:
         """Give the document of `paceline run --json`."""
         return summary_document(self._settings, self.totals, self._traffic, self._snapshot(), ending)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.totals.restore(state["totals"])
+        for name, count in state["traffic"].items():
+            setattr(self._traffic, name, count)
 
     def close(self) -> None:
         """Stop serving metrics and write what the ledger still holds back.

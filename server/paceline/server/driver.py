@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paceline.coordination import Machine, Snapshot
+from paceline.coordination.cut import Cut
 from paceline.coordination.effects import Finish, Outcome
 from paceline.coordination.events import Event, Hello, Tick
 from paceline.server.books import Books
@@ -63,6 +64,10 @@ class Driver:
             finish = self.finished.result()
             return dataclasses.replace(snapshot, state=finish.outcome.value, situation=finish.reason)
         return snapshot
+
+    def cut(self) -> Cut | None:
+        """Take a cut at the last commit; None if the update to the next version failed or is being made."""
+        return self._machine.cut()
 
     def post(self, event: Event) -> None:
         """Hand an event to the machine and carry out what it orders; after the end nothing happens."""

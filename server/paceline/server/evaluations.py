@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from paceline.errors import RunFailedError
 from paceline.evaluation import evaluate
 from paceline.flat import FlatModel
 from paceline.job import Job
+from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
 from paceline.server.workthread import WorkThread
 from paceline.tracebacks import describe, users_traceback
@@ -38,6 +40,7 @@ class Evaluations:
         model, model_thread: the model that is trained, and the thread that alone touches it.
         thread: where evaluate runs.
         every: rounds between evaluations, 0: none but the last.
+        best: keeps the best version; None: nobody does.
 
     Attributes:
         metrics: of the latest evaluation.
@@ -46,7 +49,14 @@ class Evaluations:
     """
 
     def __init__(
-        self, job: Job, copy: FlatModel, model: ServerModel, model_thread: WorkThread, thread: WorkThread, every: int
+        self,
+        job: Job,
+        copy: FlatModel,
+        model: ServerModel,
+        model_thread: WorkThread,
+        thread: WorkThread,
+        every: int,
+        best: BestKeeper | None = None,
     ) -> None:
         self.metrics: Mapping[str, float] = {}
         self.on_metrics: Callable[[int, Mapping[str, float]], None] = lambda version, metrics: None
@@ -57,6 +67,7 @@ class Evaluations:
         self._model_thread = model_thread
         self._thread = thread
         self._every = every
+        self._best = best
         self._measured = -1
         self._due = False
         self._idle = asyncio.Event()
@@ -97,11 +108,14 @@ class Evaluations:
         if isinstance(version, EvaluationFault):
             self._done(self._measured, version)
         else:
-            self._thread.submit(self._evaluate, lambda result: self._done(version, result))
+            self._thread.submit(partial(self._evaluate, version), lambda result: self._done(version, result))
 
-    def _evaluate(self) -> Mapping[str, float] | EvaluationFault:
+    def _evaluate(self, version: int) -> Mapping[str, float] | EvaluationFault:
         try:
-            return evaluate(self._job, self._copy.module)
+            metrics = evaluate(self._job, self._copy.module)
+            if self._best is not None:
+                self._best.consider(version, metrics, self._copy)
+            return metrics
         except RunFailedError as error:
             return EvaluationFault(str(error), users_traceback(error.__cause__) if error.__cause__ else "")
         except SystemExit as error:

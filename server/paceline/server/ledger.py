@@ -3,109 +3,114 @@
 A round never waits for the disk: the event loop only appends to a queue, and one thread writes it, a transaction every
 COMMIT_EVERY_S or COMMIT_ROWS rows. Each transaction holds a prefix of what happened, in order, so that the file is a
 consistent cut whenever the process dies. WAL with synchronous=NORMAL: a killed process loses what it had not
-committed (at most COMMIT_EVERY_S); a power cut may lose the last commits too, and damages nothing.
+committed (at most COMMIT_EVERY_S); a power cut may lose the last commits too, and damages nothing. `barrier` makes
+sure of both, for checkpoints.
 
-Tables (docs/run-directory.md describes each column): meta, rounds, leases, workers, events. Together the kept task ids,
-versions and weights of the leases allow a replay in a single process; next_tasks, returned and the workers' accounts of
-the last round are the data position and statistics.
+Where the disk is full, what happened waits in memory, up to WAITING_ROWS, and is written when there is room again.
+
+Tables (docs/run-directory.md describes each column): meta, lives, rounds, leases, workers, events. Together the kept
+task ids, versions and weights of the leases allow a replay in a single process. A server that goes on from a
+checkpoint begins a new life; rows of what it does anew are void from then on, and stay.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import structlog
 
-from paceline.coordination.effects import Effect, Finish, LeaseRecord, RoundRecord, Warn, WorkerChanged
+from paceline.coordination.effects import Effect
 from paceline.coordination.events import Hello
 from paceline.errors import RunFailedError
-from paceline.server.ranges import format_ranges
+from paceline.server.durable import sync
+from paceline.server.ledger_rows import SCHEMA, STATEMENTS, TABLES, Item
 from paceline.version import __version__
 
-SCHEMA = 2
 COMMIT_EVERY_S = 0.2
 COMMIT_ROWS = 256
-
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE rounds (
-    round INTEGER PRIMARY KEY, version INTEGER NOT NULL, allocation TEXT NOT NULL, reason TEXT NOT NULL,
-    opened_s REAL NOT NULL, seconds REAL NOT NULL, worker_s REAL NOT NULL, wasted_s REAL NOT NULL, loss REAL,
-    samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL, next_tasks TEXT NOT NULL, returned TEXT NOT NULL,
-    workers TEXT NOT NULL, divisor REAL, state_crc32c INTEGER);
-CREATE TABLE leases (
-    place INTEGER PRIMARY KEY, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL, incarnation TEXT NOT NULL,
-    round INTEGER NOT NULL, version INTEGER NOT NULL, granted TEXT NOT NULL, kept TEXT NOT NULL, dropped TEXT NOT NULL,
-    task_seconds TEXT NOT NULL, loss_sums TEXT NOT NULL, samples TEXT NOT NULL, seconds REAL NOT NULL,
-    wasted_s REAL NOT NULL, weight REAL NOT NULL, verdict TEXT NOT NULL);
-CREATE INDEX leases_by_round ON leases (round);
-CREATE TABLE workers (
-    name TEXT NOT NULL, incarnation TEXT NOT NULL, device TEXT, address TEXT, pace REAL, joined_s REAL, left_s REAL,
-    state TEXT, PRIMARY KEY (name, incarnation)) WITHOUT ROWID;
-CREATE TABLE events (at_s REAL NOT NULL, kind TEXT NOT NULL, worker TEXT, incarnation TEXT, text TEXT NOT NULL);
-"""
-
-_INSERT_WORKER = "INSERT INTO workers VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL) ON CONFLICT DO NOTHING"
-_UPDATE_WORKER = """
-INSERT INTO workers VALUES (?, ?, NULL, NULL, NULL, ?, ?, ?) ON CONFLICT DO UPDATE
-SET joined_s = coalesce(joined_s, excluded.joined_s), left_s = excluded.left_s, state = excluded.state
-"""
-
-Item: TypeAlias = RoundRecord | LeaseRecord | WorkerChanged | Warn | Finish | Hello
-Statement: TypeAlias = tuple[str, tuple[Any, ...]]
-
-# After these states of a WorkerChanged the incarnation is gone.
-_GONE = ("lost", "left")
+# So many rows wait for room on the disk; about 1 KB each.
+WAITING_ROWS = 200_000
+# A full disk is tried again so often, and for so long when the run is over.
+AGAIN_S = 1.0
+CLOSE_LIMIT_S = 5.0
 
 
 class Ledger:
-    """Writes a new ledger. `start` and `close` belong together; `observe` and `hello` to one thread.
+    """Writes a ledger. `start` and `close` belong together; `observe` and `hello` to one thread.
 
     Args:
-        path: of the file, which must not exist.
-        settings_json: of the run; kept in `meta`.
+        path: of the file, which must not exist in life 1, and must later.
+        settings_json: of this life.
         life: of the server: 1, and one more at each resume.
+        resumed_from: the last round that stands; rows of later ones become void. None in life 1.
+
+    Attributes:
+        trouble: why rows wait at present; empty: they do not.
     """
 
-    def __init__(self, path: Path, settings_json: str, life: int = 1) -> None:
+    def __init__(self, path: Path, settings_json: str, life: int = 1, resumed_from: int | None = None) -> None:
+        self.trouble = ""
         self._path = path
         self._settings_json = settings_json
         self._life = life
+        self._resumed_from = resumed_from
         self._queue: deque[tuple[Item, float]] = deque()
+        self._batch: list[tuple[Item, float]] = []
+        self._taken = 0
+        self._written = 0
+        self._safe = 0
+        self._changed = threading.Condition()
         self._wake = threading.Event()
+        self._barrier = False
         self._closing = False
         self._error: Exception | None = None
         self._connection: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._log = structlog.get_logger()
 
     def start(self) -> None:
-        """Make the file and begin to write.
+        """Make the file, or begin its next life, and begin to write.
 
         Raises:
-            RunFailedError: the file cannot be made.
+            RunFailedError: that is not possible.
         """
         try:
-            self._connection = _create(self._path, self._settings_json, self._life)
-        except sqlite3.Error as error:
+            self._connection = self._open()
+        except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from error
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._queue) + len(self._batch)
+
     def observe(self, effect: Effect, now_s: float) -> None:
         """Take one effect down; those that the ledger does not keep are passed over. Never waits."""
-        if type(effect) in _STATEMENTS:
+        if type(effect) in STATEMENTS:
             self._put(effect, now_s)  # type: ignore[arg-type]  # the table's keys are the members of Item
 
     def hello(self, hello: Hello, now_s: float) -> None:
         """Take down who a worker is, when it says hello; also if it is refused afterwards (its state stays empty)."""
         self._put(hello, now_s)
+
+    def barrier(self, timeout_s: float) -> bool:
+        """Wait until all that was taken down before is safe from a power cut; from any thread but the owner's.
+
+        Returns:
+            False if that was not possible in this time.
+        """
+        wanted = self._taken
+        with self._changed:
+            self._barrier = True
+            self._wake.set()
+            self._changed.wait_for(lambda: self._safe >= wanted or self._error is not None, timeout_s)
+            return self._safe >= wanted and self._error is None
 
     def close(self) -> None:
         """Write what is left and close the file.
@@ -119,50 +124,109 @@ class Ledger:
         if self._error is not None:
             raise self._failed(self._error) from self._error
 
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
     def _put(self, item: Item, now_s: float) -> None:
         if self._error is None:
             self._queue.append((item, now_s))
+            self._taken += 1
             if len(self._queue) >= COMMIT_ROWS:
                 self._wake.set()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._resumed_from is not None and not self._path.is_file():
+            raise FileNotFoundError("it does not exist")
+        connection = sqlite3.connect(self._path, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        if self._resumed_from is None:
+            connection.executescript(TABLES)
+            meta = {"schema": str(SCHEMA), "paceline": __version__, "settings": self._settings_json}
+        else:
+            meta = {}
+        began = datetime.now(tz=UTC).isoformat(timespec="seconds")
+        with connection:
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('life', ?)", (str(self._life),))
+            row = (self._life, self._resumed_from, began, __version__, self._settings_json)
+            connection.execute("INSERT INTO lives VALUES (?, ?, ?, ?, ?)", row)
+            if self._resumed_from is not None:
+                for table in ("rounds", "leases"):
+                    void = f"UPDATE {table} SET void = ? WHERE void IS NULL AND round > ?"
+                    connection.execute(void, (self._life, self._resumed_from))
+        sync(self._path.parent)
+        return connection
 
     def _run(self) -> None:
         connection = self._connection
         assert connection is not None  # start() makes it before the thread
         try:
-            closing = False
-            while not closing:
-                self._wake.wait(COMMIT_EVERY_S)
-                self._wake.clear()
-                closing = self._closing  # read before the queue: what was put before close() is written
-                self._commit(connection)
+            self._write(connection)
             _fold(connection)
         except Exception as error:  # whatever it is must not vanish with the thread
-            self._error = error
             self._queue.clear()
-            structlog.get_logger().error("ledger-failed", path=str(self._path), error=str(error))
+            self._log.error("ledger-failed", path=str(self._path), error=str(error))
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
         finally:
             connection.close()
 
+    def _write(self, connection: sqlite3.Connection) -> None:
+        closed_s: float | None = None
+        while True:
+            self._wake.wait(AGAIN_S if self.trouble else COMMIT_EVERY_S)
+            self._wake.clear()
+            closing = self._closing  # read before the queue: what was put before close() is written
+            if closing and closed_s is None:
+                closed_s = time.monotonic()
+            barrier, self._barrier = self._barrier, False
+            try:
+                self._commit(connection)
+                if barrier:
+                    self._make_safe()
+            except (sqlite3.OperationalError, OSError) as error:
+                connection.rollback()
+                self._wait_for_room(error, closed_s)
+                self._barrier = self._barrier or barrier
+                continue
+            if self.trouble:
+                self.trouble = ""
+                self._log.warning("ledger-caught-up", path=str(self._path))
+            if closing:
+                return
+
     def _commit(self, connection: sqlite3.Connection) -> None:
+        for _ in range(len(self._queue)):  # and not what comes meanwhile: a transaction must end
+            self._batch.append(self._queue.popleft())
         with connection:
-            for _ in range(len(self._queue)):  # and not what comes meanwhile: a transaction must end
-                item, now_s = self._queue.popleft()
-                for statement, values in _STATEMENTS[type(item)](item, now_s):
+            for item, now_s in self._batch:
+                for statement, values in STATEMENTS[type(item)](item, now_s, self._life):
                     connection.execute(statement, values)
+        self._written += len(self._batch)
+        self._batch.clear()
+
+    def _make_safe(self) -> None:
+        log = self._path.with_name(f"{self._path.name}-wal")
+        for path in (log, self._path):
+            if path.exists():
+                sync(path)
+        with self._changed:
+            self._safe = self._written
+            self._changed.notify_all()
+
+    def _wait_for_room(self, error: Exception, closed_s: float | None) -> None:
+        """Bear it that the disk is full, as long as memory allows."""
+        if closed_s is not None and time.monotonic() - closed_s > CLOSE_LIMIT_S:
+            raise error
+        if self.waiting > WAITING_ROWS:
+            raise RunFailedError(f"{error}, and more than {WAITING_ROWS} rows wait") from error
+        if not self.trouble:
+            self._log.error("ledger-waits", path=str(self._path), error=str(error))
+        self.trouble = str(error)
 
     def _failed(self, error: Exception) -> RunFailedError:
         return RunFailedError(f"ledger {str(self._path)!r} could not be written: {error}")
-
-
-def _create(path: Path, settings_json: str, life: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.executescript(_TABLES)
-    meta = {"schema": str(SCHEMA), "paceline": __version__, "life": str(life), "settings": settings_json}
-    with connection:
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-    return connection
 
 
 def _fold(connection: sqlite3.Connection) -> None:
@@ -172,82 +236,3 @@ def _fold(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.OperationalError:
         pass
-
-
-def _insert(table: str, values: Sequence[Any]) -> Statement:
-    return f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", tuple(values)
-
-
-def _round(record: RoundRecord, now_s: float) -> list[Statement]:
-    wasted_s = sum(worker.wasted_s for worker in record.workers)
-    values = (
-        record.round,
-        record.version,
-        json.dumps(dict(record.allocation)),
-        record.reason,
-        record.opened_s,
-        record.seconds,
-        wasted_s + sum(worker.used_s for worker in record.workers),
-        wasted_s,
-        record.loss if math.isfinite(record.loss) else None,
-        record.samples,
-        record.tasks_used,
-        " ".join(map(str, record.next_tasks)),
-        format_ranges(record.returned),
-        json.dumps([asdict(worker) for worker in record.workers]),
-        record.divisor,
-        record.state_crc32c,
-    )
-    return [_insert("rounds", values)]
-
-
-def _lease(record: LeaseRecord, now_s: float) -> list[Statement]:
-    values = (
-        None,  # the next place
-        record.lease,
-        record.worker,
-        record.incarnation,
-        record.round,
-        record.version,
-        format_ranges(record.granted),
-        format_ranges(record.kept),
-        format_ranges(record.dropped),
-        json.dumps([result.seconds for result in record.results]),
-        json.dumps([result.loss_sum for result in record.results]),
-        json.dumps([result.samples for result in record.results]),
-        record.seconds,
-        record.wasted_s,
-        record.weight,
-        record.verdict.value,
-    )
-    return [_insert("leases", values)]
-
-
-def _hello(hello: Hello, now_s: float) -> list[Statement]:
-    return [(_INSERT_WORKER, (hello.name, hello.incarnation, hello.device, hello.address, hello.pace))]
-
-
-def _worker(change: WorkerChanged, now_s: float) -> list[Statement]:
-    left_s = now_s if change.state in _GONE else None
-    return [
-        (_UPDATE_WORKER, (change.name, change.incarnation, now_s, left_s, change.state)),
-        _insert("events", (now_s, change.state, change.name, change.incarnation, change.reason)),
-    ]
-
-
-def _warning(warning: Warn, now_s: float) -> list[Statement]:
-    return [_insert("events", (now_s, "warning", None, None, warning.text))]
-
-
-def _finish(finish: Finish, now_s: float) -> list[Statement]:
-    return [_insert("events", (now_s, finish.outcome.value, None, None, finish.reason))]
-
-
-_STATEMENTS: dict[type, Callable[[Any, float], list[Statement]]] = {
-    RoundRecord: _round,
-    LeaseRecord: _lease,
-    Hello: _hello,
-    WorkerChanged: _worker,
-    Warn: _warning,
-    Finish: _finish,
-}

@@ -12,22 +12,47 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from paceline.coordination.effects import LeaseRecord, LeaseVerdict, RoundRecord, WorkerRecord
+from paceline.coordination.effects import LeaseRecord, LeaseVerdict, Outcome, RoundRecord, WorkerRecord
 from paceline.coordination.events import TaskResult
 from paceline.coordination.ids import Incarnation, LeaseId, TaskId, WorkerName
 from paceline.errors import UsageError
-from paceline.server.ledger import SCHEMA
+from paceline.server.ledger_rows import SCHEMA
 from paceline.server.ranges import parse_ranges
 from paceline.version import __version__
 
-# Leases whose contribution entered an update that was committed.
-_APPLIED = "(SELECT leases.* FROM leases JOIN rounds USING (round) WHERE kept != '')"
+# Leases whose contribution entered an update that was committed and stands.
+_APPLIED = """(SELECT leases.* FROM leases JOIN rounds USING (round)
+    WHERE kept != '' AND leases.void IS NULL AND rounds.void IS NULL)"""
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLife:
+    """One life of the server.
+
+    Attributes:
+        resumed_from: the last round of earlier lives that stands; None for the first life.
+        began: ISO time, UTC.
+        settings: JSON.
+    """
+
+    life: int
+    resumed_from: int | None
+    began: str
+    paceline: str
+    settings: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerWorker:
-    """One incarnation. `joined_s` and `state` are None where it was refused; `left_s` while it is there."""
+    """One incarnation, in one life of the server.
 
+    Attributes:
+        joined_s, state: None where it was refused.
+        left_s: None while it is there.
+    """
+
+    life: int
     name: str
     incarnation: str
     device: str | None
@@ -42,6 +67,7 @@ class LedgerWorker:
 class LedgerEvent:
     """A change in a worker's life (`kind` is its state), a warning, or the end (`kind` is the outcome)."""
 
+    life: int
     at_s: float
     kind: str
     worker: str | None
@@ -90,16 +116,33 @@ class LedgerReader:
             self._connection.backup(copy)
 
     def meta(self) -> dict[str, str]:
-        """Give schema, paceline (its version), life and settings (JSON)."""
+        """Give schema, paceline (its version), the present life and the settings of the first (JSON)."""
         return {row["key"]: row["value"] for row in self._connection.execute("SELECT key, value FROM meta")}
 
+    def lives(self) -> list[LedgerLife]:
+        """Give the lives of the server, in order."""
+        return [LedgerLife(**dict(row)) for row in self._rows("SELECT * FROM lives ORDER BY life")]
+
+    def outcome(self) -> Outcome | None:
+        """Say how the last life ended; None: it goes on, or was killed."""
+        kinds = ", ".join(f"'{kind}'" for kind in _OUTCOMES)
+        last = f"life = (SELECT max(life) FROM lives) AND kind IN ({kinds}) ORDER BY rowid DESC LIMIT 1"
+        for row in self._rows(f"SELECT kind FROM events WHERE {last}"):
+            return _OUTCOMES[row["kind"]]
+        return None
+
+    def complete_to(self, number: int) -> bool:
+        """Tell whether all rounds up to this one are there."""
+        (count,) = next(self._rows("SELECT count(*) FROM rounds WHERE void IS NULL AND round <= ?", number))
+        return bool(count == number)
+
     def rounds(self) -> list[RoundRecord]:
-        """Give the committed rounds, in order, as they were recorded."""
-        return [_round(row) for row in self._rows("SELECT * FROM rounds ORDER BY round")]
+        """Give the committed rounds that stand, in order, as they were recorded."""
+        return [_round(row) for row in self._rows("SELECT * FROM rounds WHERE void IS NULL ORDER BY round")]
 
     def rounds_with_leases(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
-        """Give the committed rounds, in order, each with the leases that ended in it; one at a time in memory."""
-        for row in self._rows("SELECT * FROM rounds ORDER BY round"):
+        """Give the rounds that stand, in order, each with the leases that ended in it; one at a time in memory."""
+        for row in self._rows("SELECT * FROM rounds WHERE void IS NULL ORDER BY round"):
             yield _round(row), self.leases(row["round"])
 
     def last_uses(self) -> dict[int, int]:
@@ -109,19 +152,20 @@ class LedgerReader:
 
     def totals(self) -> tuple[int, int, int]:
         """Count the committed rounds, the tasks applied in them, and the versions that the stalest was behind."""
-        rounds, tasks = next(self._rows("SELECT count(*), total(tasks_used) FROM rounds"))
+        rounds, tasks = next(self._rows("SELECT count(*), total(tasks_used) FROM rounds WHERE void IS NULL"))
         (staleness,) = next(self._rows(f"SELECT max(round - 1 - version) FROM {_APPLIED}"))
         return rounds, int(tasks), staleness or 0
 
     def leases(self, round_number: int | None = None) -> list[LeaseRecord]:
-        """Give the finished leases, of one round or of all, in the order in which they ended (and were added)."""
+        """Give the leases that stand, of one round or of all, in the order in which they ended (and were added)."""
+        query = "SELECT * FROM leases WHERE void IS NULL"
         if round_number is None:
-            return [_lease(row) for row in self._rows("SELECT * FROM leases ORDER BY place")]
-        return [_lease(row) for row in self._rows("SELECT * FROM leases WHERE round = ? ORDER BY place", round_number)]
+            return [_lease(row) for row in self._rows(f"{query} ORDER BY place")]
+        return [_lease(row) for row in self._rows(f"{query} AND round = ? ORDER BY place", round_number)]
 
     def workers(self) -> list[LedgerWorker]:
-        """Give every incarnation that said hello, by name and time of joining."""
-        rows = self._rows("SELECT * FROM workers ORDER BY name, joined_s")
+        """Give every incarnation that said hello, by name, life and time of joining."""
+        rows = self._rows("SELECT * FROM workers ORDER BY name, life, joined_s")
         return [LedgerWorker(**dict(row)) for row in rows]
 
     def events(self) -> list[LedgerEvent]:
@@ -129,9 +173,10 @@ class LedgerReader:
         return [LedgerEvent(**dict(row)) for row in self._rows("SELECT * FROM events ORDER BY rowid")]
 
     def task_ids_by_round(self) -> dict[int, list[TaskId]]:
-        """Give the tasks that made each version, ascending, by committed round: what a replay needs."""
-        tasks: dict[int, list[TaskId]] = {row["round"]: [] for row in self._rows("SELECT round FROM rounds")}
-        for row in self._rows("SELECT round, kept FROM leases"):
+        """Give the tasks that made each version, ascending, by round that stands: what a replay needs."""
+        rounds = self._rows("SELECT round FROM rounds WHERE void IS NULL")
+        tasks: dict[int, list[TaskId]] = {row["round"]: [] for row in rounds}
+        for row in self._rows("SELECT round, kept FROM leases WHERE void IS NULL"):
             if row["round"] in tasks:
                 tasks[row["round"]] += parse_ranges(row["kept"])
         return {number: sorted(ids) for number, ids in sorted(tasks.items())}

@@ -6,8 +6,13 @@ becomes the sum by changing places, so nothing is filled with zeros and one addi
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from paceline.contribution import ContributionBuffer
 from paceline.coordination.effects import ApplyUpdate
@@ -20,7 +25,7 @@ from paceline.protos.framing import crc32c
 from paceline.scalars import UpdateScalars
 from paceline.tracebacks import users_traceback
 from paceline.update import Updater
-from paceline.weights import save_model
+from paceline.weights import save_model, saved_tensors
 
 Fault = tuple[Rejection, str]
 
@@ -47,6 +52,20 @@ class UpdateFault:
 
     message: str
     traceback_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """A version and all that later updates depend on; nothing in it is shared.
+
+    Attributes:
+        weights: parameters and persistent buffers, on the CPU.
+        state: of optimizer, scheduler, job and scalars: nested, its tensors on the CPU.
+    """
+
+    version: int
+    weights: Mapping[str, torch.Tensor]
+    state: Mapping[str, Any]
 
 
 class ServerModel:
@@ -169,8 +188,37 @@ class ServerModel:
         save_model(self._flat, path)
         return self._flat.fingerprint()
 
+    def snapshot(self) -> ModelSnapshot:
+        """Copy all that later updates depend on, to the host."""
+        state = {"updater": self._updater.state_dict(), "scalars": self._scalars.state_dict()}
+        return ModelSnapshot(
+            version=self._version,
+            weights={name: _copied(view) for name, view in saved_tensors(self._flat).items()},
+            state={name: _copied(value) for name, value in state.items()},
+        )
+
+    def restore(self, version: int, state: Mapping[str, Any]) -> None:
+        """Go on from a snapshot whose weights have been loaded into the model."""
+        self._version = version
+        self._updater.load_state_dict(state["updater"])
+        self._scalars.load_state_dict(state["scalars"])
+
     def _scale(self, buffer: ContributionBuffer, weight: float) -> None:
         # Buffers are averaged by samples whatever a contribution weighs.
         for segment, summed in zip(self._layout.segments, buffer.segments, strict=True):
             if self._flat.layout.regions[segment.region].role is Role.TRAINABLE:
                 summed.mul_(weight)
+
+
+def _copied(value: Any) -> Any:
+    """Copy nested state, tensors to the CPU; what is no container is shared."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        for key, item in value.items():
+            copied[key] = _copied(item)
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

@@ -13,17 +13,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from paceline.coordination.effects import LeaseRecord, Outcome, RoundRecord
 from paceline.errors import PacelineError, ProtocolError, UsageError
 from paceline.fingerprint import JobFingerprint
-from paceline.server.ledger_reader import LedgerReader
-from paceline.server.rundir import FORMAT, LEDGER, MODEL, SETTINGS
+from paceline.server.ledger_reader import LedgerLife, LedgerReader
+from paceline.server.rundir import FORMAT, LEDGER, MODEL, SETTINGS, WORKERS
 from paceline.settings import RunSettings
-
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,7 @@ class PastRun:
 
     Attributes:
         outcome: None: it goes on, or its server was killed.
+        lives: of its servers.
         model: its last weights, if it ended and they were saved.
         rounds, tasks: committed, and applied in them.
         staleness: versions that the stalest of these tasks was behind.
@@ -56,6 +56,7 @@ class PastRun:
     path: Path
     beginning: Beginning
     outcome: Outcome | None
+    lives: tuple[LedgerLife, ...]
     model: Path | None
     rounds: int
     tasks: int
@@ -116,6 +117,25 @@ def read_beginning(path: Path) -> Beginning:
         raise UsageError(f"{str(path)!r} cannot be read: {error}") from error
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """Give the settings of a run directory as JSON values, those of `paceline run`'s workers among them.
+
+    Raises:
+        UsageError: it holds no run, or one of another paceline.
+    """
+    if not (path / SETTINGS).is_file():
+        raise UsageError(f"run {str(path)!r} has no {SETTINGS}: expected the directory of a run")
+    read_beginning(path / SETTINGS)
+    document = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+    try:
+        workers = json.loads((path / WORKERS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        workers = {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(path / WORKERS)!r} cannot be read: {error}") from error
+    return {**document["settings"], **workers}
+
+
 def _settings(path: Path, document: object) -> RunSettings:
     try:
         return RunSettings.model_validate(document)
@@ -129,7 +149,7 @@ def _settings(path: Path, document: object) -> RunSettings:
 
 def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun:
     try:
-        outcomes = [_OUTCOMES[event.kind] for event in ledger.events() if event.kind in _OUTCOMES]
+        outcome, lives = ledger.outcome(), ledger.lives()
         rounds, tasks, staleness = ledger.totals()
         last_uses = ledger.last_uses()
         devices = frozenset(
@@ -141,8 +161,9 @@ def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun
     return PastRun(
         path=path,
         beginning=beginning,
-        outcome=outcomes[-1] if outcomes else None,
-        model=model if outcomes and model.is_file() else None,
+        outcome=outcome,
+        lives=tuple(lives),
+        model=model if outcome is not None and model.is_file() else None,
         rounds=rounds,
         tasks=tasks,
         staleness=staleness,

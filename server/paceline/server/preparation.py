@@ -16,7 +16,8 @@ from paceline.flat import FlatModel, build_model
 from paceline.job import Job, SampleSource, overrides
 from paceline.layout import ContributionLayout, contribution_layout
 from paceline.loading import build_dataset, load_job
-from paceline.settings import RunSettings
+from paceline.server.rehearsal import rehearse
+from paceline.settings import NEVER, RunSettings
 from paceline.update import Updater
 from paceline.weights import load_init
 
@@ -60,16 +61,20 @@ class Preparation:
     rounds: int | None
     stages: int
 
-    def machine_settings(self, settings: RunSettings, radius_constant: float) -> MachineSettings:
+    def machine_settings(self, settings: RunSettings, radius_constant: float, life: int = 1) -> MachineSettings:
         """Give what the coordinator is told."""
+        interval = settings.interval()
         return MachineSettings(
             tasks=settings.tasks,
             rounds=self.rounds,
             min_workers=settings.min_workers,
             parts=settings.partition,
+            life=life,
             lost_after_s=settings.lost_after_s,
             silent_after_s=settings.silent_after_s,
             progress_s=settings.progress_s,
+            checkpoint_rounds=interval.rounds,
+            checkpoint_s=math.inf if interval.seconds is None else interval.seconds,
             idle_exit_s=math.inf if settings.idle_exit_s is None else settings.idle_exit_s,
             radius_constant=radius_constant,
         )
@@ -83,11 +88,17 @@ def prepare(settings: RunSettings) -> Preparation:
         SettingsError: settings that the job or this machine cannot meet.
     """
     built = build_job(settings)
+    evaluation_copy = _evaluation_copy(built.job, settings, built.flat.device)
+    updater = built.updater
+    if settings.interval() != NEVER:
+        rehearse(built.job, evaluation_copy or build_model(built.job, settings.seed, built.flat.device))
+        # Made anew: a job may have kept the optimizer of the rehearsal for its own.
+        updater = Updater(built.job, built.flat, settings.seed)
     return Preparation(
         job=built.job,
         flat=built.flat,
-        updater=built.updater,
-        evaluation_copy=_evaluation_copy(built.job, settings, built.flat.device),
+        updater=updater,
+        evaluation_copy=evaluation_copy,
         layout=built.layout,
         fingerprint=built.fingerprint,
         initial_model=built.flat.fingerprint(),
@@ -115,7 +126,7 @@ def build_job(settings: RunSettings) -> BuiltJob:
         job=job,
         dataset=dataset,
         flat=flat,
-        updater=Updater(job, flat),
+        updater=Updater(job, flat, settings.seed),
         layout=contribution_layout(flat.layout, settings.sums),
         fingerprint=fingerprint(job, flat.layout, dataset, settings.seed),
     )
@@ -170,8 +181,8 @@ def _evaluation_copy(job: Job, settings: RunSettings, device: torch.device) -> F
     if overrides(job, "evaluate"):
         where = device if settings.eval_device is None else parse_device(settings.eval_device)
         return build_model(job, settings.seed, where)
-    if settings.until is not None or settings.eval_every:
-        option = "until" if settings.until is not None else "eval-every"
+    if settings.until is not None or settings.best is not None or settings.eval_every:
+        option = "until" if settings.until is not None else "eval-every" if settings.best is None else "best"
         raise SettingsError(f"{option} is set, but job {type(job).__name__} has no evaluate(): expected one")
     return None
 

@@ -7,42 +7,40 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
-from paceline.server.address import check_free, parse_bind
-from paceline.server.app import RunResult, Server
-from paceline.server.preparation import prepare
+from paceline.server.app import OnStarted, RunResult, Server, make_server
 from paceline.settings import RunSettings
 
 # timeout(1), terminals and parents that pass signals on send one twice, within moments.
 SAME_SIGNAL_S = 0.5
 
 
-def run_server(settings: RunSettings, *, on_started: Callable[[str], None] | None = None) -> RunResult:
+def run_server(settings: RunSettings, resume: Path | None = None, *, on_started: OnStarted | None = None) -> RunResult:
     """Serve one run to its end; to be called in the main thread.
 
     The first SIGINT or SIGTERM ends the run with its state saved: SIGINT at once, SIGTERM when the round has closed or
     its grace is over. A second one ends the process.
 
     Args:
-        on_started: told the real address, once workers may come.
+        resume: directory of the run to go on with.
+        on_started: told the real address and the run directory, once workers may come.
 
     Raises:
-        UsageError, SettingsError: nothing was started.
+        NothingToResume: the run to go on with is done.
+        UsageError, SettingsError, CheckpointError: nothing was started.
         PacelineError: the run's state could not be saved, or a bug.
     """
-    check_free(parse_bind(settings.bind, insecure=settings.insecure))
     # Before the event loop: loading data may take long, and Ctrl-C must end it.
-    prepared = prepare(settings)
+    server = make_server(settings, resume)
 
     async def main() -> RunResult:
-        server = Server(settings, prepared)
         signals = _Signals(server, settings.grace_s)
 
-        def started(address: str) -> None:
+        def started(address: str, run_dir: Path) -> None:
             signals.take()
             if on_started is not None:
-                on_started(address)
+                on_started(address, run_dir)
 
         result = await server.run(started)
         return dataclasses.replace(result, signal=signals.first)

@@ -1,7 +1,9 @@
 """The run directory: everything that a run leaves behind, in one folder that says itself what it holds.
 
     settings.json      what was asked for, of which job, by which paceline; written before round 1
+    workers.json       what `paceline run` told the workers that it started
     ledger.sqlite      rounds, leases, workers (see ledger.py)
+    checkpoints/       where the run can be resumed (see checkpoints.py)
     model.safetensors  parameters and buffers at the end of the run
     README.txt         says the above to whoever finds the folder
 
@@ -11,12 +13,14 @@ it is never there half.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,14 +30,18 @@ from paceline.version import __version__
 
 FORMAT = 1  # of the directory; raised when an older paceline could no longer read it
 SETTINGS = "settings.json"
+WORKERS = "workers.json"
 LEDGER = "ledger.sqlite"
 MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 _README = """A run of paceline {version}, job {job}.
 
 settings.json      what was asked for
 ledger.sqlite      rounds, leases and workers (SQLite); task ids as ranges: "0-5,9" is 0 to 5 and 9
 model.safetensors  the model at the end of the run
+checkpoints        where it can be resumed: paceline server --resume RUN
 """
 
 
@@ -44,10 +52,12 @@ class RunDir:
     Attributes:
         path: the directory.
         job: the spec of the job, `path/file.py:Class` or `pkg.mod:Class`.
+        lock: descriptor of the directory's lock, once it holds a run; the lock goes with its process.
     """
 
     path: Path
     job: str
+    lock: list[int] = field(default_factory=list)
 
     @classmethod
     def create(cls, path: Path | None, job: str) -> RunDir:
@@ -62,10 +72,27 @@ class RunDir:
             raise UsageError(f"run directory {str(path or 'runs')!r} cannot be used: {error.strerror}") from error
         return cls(chosen, job)
 
+    @classmethod
+    def reopen(cls, path: Path, job: str) -> RunDir:
+        """Take the directory of a run over, to go on with it.
+
+        Raises:
+            UsageError: another server has it, or it cannot be written to.
+        """
+        try:
+            return cls(path, job, [_lock(path)])
+        except OSError as error:
+            raise UsageError(f"run directory {str(path)!r} cannot be used: {error.strerror}") from error
+
     @property
     def ledger(self) -> Path:
         """Where the ledger lies."""
         return self.path / LEDGER
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.path / CHECKPOINTS
 
     @property
     def model(self) -> Path:
@@ -91,25 +118,66 @@ class RunDir:
             "paceline": __version__,
             "protocol": protocol,
             "job": self.job,
-            "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+            "created": _now(),
             "settings": dict(settings),
             "job_fingerprint": dict(job_fingerprint),
             "initial_model": initial_model,
         }
         try:
             _claim(self.path / SETTINGS, json.dumps(document, indent=2) + "\n")
+            self.lock.append(_lock(self.path))
             write_whole(self.path / "README.txt", _README.format(version=__version__, job=self.job))
         except FileExistsError as error:
             raise _holds_a_run(self.path, SETTINGS) from error
         except OSError as error:
             raise UsageError(f"run directory {str(self.path)!r} cannot be written: {error.strerror}") from error
 
-    def discard(self) -> None:
-        """Remove the directory if nothing was written into it: for a start that failed."""
+    def write_resumed(self, settings: Mapping[str, Any], resumed: Mapping[str, Any]) -> None:
+        """Note in settings.json that the run was resumed, and with what settings.
+
+        Args:
+            settings: of the run from now on, as JSON values.
+            resumed: one entry of the list `resumed`.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
         try:
-            self.path.rmdir()
-        except OSError:
-            pass
+            document = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+            document["settings"] = dict(settings)
+            document["resumed"] = [*document.get("resumed", []), {**resumed, "paceline": __version__, "at": _now()}]
+            write_whole(self.path / SETTINGS, json.dumps(document, indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"run directory {str(self.path)!r} cannot be written: {error.strerror}") from error
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        while self.lock:
+            os.close(self.lock.pop())
+
+    def discard(self) -> None:
+        """Let go of it, and remove it if nothing was written into it: for a start that failed."""
+        self.release()
+        for path in (self.checkpoints, self.path):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _now() -> str:
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
+
+
+def _lock(path: Path) -> int:
+    """Take the directory for this process; the lock goes with the process, however it ends."""
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"run directory {str(path)!r} is in use by another server: expected that it has ended"
+        ) from None
+    return descriptor
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -27,6 +27,7 @@ class Ending:
     Attributes:
         outcome, reason: how and why it ended.
         metrics: of the last evaluation.
+        checkpoint: version of the newest, None where there is none.
         model: file with the final weights, None where they could not be saved.
         fingerprint: of those weights, see `fingerprint.model_fingerprint`.
     """
@@ -34,6 +35,7 @@ class Ending:
     outcome: Outcome
     reason: str
     metrics: Mapping[str, float]
+    checkpoint: int | None
     model: Path | None
     fingerprint: str
 
@@ -67,6 +69,7 @@ def summary_document(
         "workers": [_worker(worker) for worker in snapshot.workers],
         "metrics": {name: _number(value) for name, value in ending.metrics.items()},
         "loss": [_number(loss) for loss in totals.losses],
+        "checkpoint": ending.checkpoint,
         "model": None if ending.model is None else str(ending.model),
         "fingerprint": ending.fingerprint,
         "outcome": ending.outcome.value,

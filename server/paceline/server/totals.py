@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
 
 from paceline.coordination.effects import Effect, LeaseRecord, RefusePush, RoundRecord, WorkerRecord
 from paceline.coordination.events import Rejection
@@ -74,11 +79,12 @@ class Staleness:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the committed rounds.
+    """Sums over the committed rounds, those of earlier lives of the server included.
 
     Attributes:
-        rounds: committed in this server life; version: of the model, updates made.
-        first_opened_s, last_closed_s: when the first round was planned and the latest version was made.
+        rounds: committed; version: of the model, updates made.
+        first_opened_s, last_closed_s: when this life's first round was planned and the latest version was made.
+        earlier_s: training seconds of earlier lives.
         losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
@@ -89,6 +95,7 @@ class Totals:
     version: int = 0
     first_opened_s: float | None = None
     last_closed_s: float = 0.0
+    earlier_s: float = 0.0
     losses: array[float] = field(default_factory=lambda: array("d"))
     round_s: float = 0.0
     seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -114,8 +121,34 @@ class Totals:
 
     @property
     def training_s(self) -> float:
-        """From the planning of the first round to the latest version."""
-        return 0.0 if self.first_opened_s is None else self.last_closed_s - self.first_opened_s
+        """From the planning of the first round to the latest version, less the time without a server."""
+        return self.earlier_s + (0.0 if self.first_opened_s is None else self.last_closed_s - self.first_opened_s)
+
+    def state(self) -> dict[str, Any]:
+        """Give all sums, for a checkpoint: a copy, of dicts, numbers and tensors."""
+        return {
+            "version": self.version,
+            "training_s": self.training_s,
+            "losses": torch.from_numpy(np.array(self.losses)),
+            "seconds": torch.from_numpy(np.array(self.seconds)),
+            "round_s": self.round_s,
+            "round_buckets": list(self.round_buckets),
+            "workers": {str(name): asdict(sums) for name, sums in self.workers.items()},
+            "sum": asdict(self.sum),
+            "rejected": {reason.value: count for reason, count in self.rejected.items()},
+            "staleness": asdict(self.staleness),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.version, self.rounds = state["version"], len(state["losses"])
+        self.earlier_s = state["training_s"]
+        self.losses, self.seconds = (array("d", state[name].numpy().tobytes()) for name in ("losses", "seconds"))
+        self.round_s, self.round_buckets = state["round_s"], list(state["round_buckets"])
+        self.workers = {WorkerName(name): WorkerTotals(**sums) for name, sums in state["workers"].items()}
+        self.sum = WorkerTotals(**state["sum"])
+        self.rejected |= {Rejection(reason): count for reason, count in state["rejected"].items()}
+        self.staleness = Staleness(**state["staleness"])
 
     def _add_round(self, record: RoundRecord) -> None:
         self.rounds += 1

@@ -99,6 +99,9 @@ def _of_saved(run: PastRun, tensors: Mapping[str, float] | None) -> Difference |
 
 def _remarks(run: PastRun, replay: Replay, verdict: Verdict, tensors: Mapping[str, float] | None) -> list[str]:
     remarks = []
+    if len(run.lives) > 1:
+        places = ", ".join(str(life.resumed_from) for life in run.lives[1:])
+        remarks.append(f"the run was resumed after round {places}: what was lost there and done again counts once")
     if run.outcome is None:
         remarks.append("the run goes on, or its server was killed: replayed up to its last committed round")
     elif run.model is None:

@@ -1,0 +1,41 @@
+"""Rehearses a checkpoint before the run begins, so that a state that cannot be saved is refused then, by name.
+
+An optimizer has its state only after a step. One is made on another model of the job, with gradients of zero.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from paceline.flat import FlatModel
+from paceline.job import Job
+from paceline.loading import users_code
+from paceline.statefile import pack
+from paceline.update import Updater
+
+
+def rehearse(job: Job, scratch: FlatModel) -> None:
+    """See that all that a checkpoint holds of the job is plain.
+
+    Args:
+        scratch: a model of the job's own, whose parameters are changed.
+
+    Raises:
+        UsageError: the state of its optimizer or scheduler, or its state_dict(), holds something else than tensors,
+            numbers, text, lists, tuples and dicts; the message names it.
+        JobImportError: state_dict() raised.
+    """
+    updater = Updater(job, scratch)
+    with torch.no_grad():
+        for _, _, parameters in scratch.trainable():
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+    try:
+        updater.optimizer.step()
+    except Exception:
+        # It may well manage real gradients; then its state is looked at when it is saved.
+        return
+    with users_code("state_dict()"):
+        state = updater.state_dict()
+    for part in ("optimizer", "scheduler", "job"):
+        pack(state[part], "state_dict() of the job" if part == "job" else f"state of the {part}")
