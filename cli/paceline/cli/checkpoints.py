@@ -64,7 +64,7 @@ def verify_all(run: Path, as_json: bool) -> int:
     reader = checkpoints_of(run)
     verified = [(info, reader.verify(info)) for info in reader.list()]
     # A server that trains may have removed some meanwhile.
-    found = [(info, fault) for info, fault in verified if fault or info.path.exists()]
+    found = [(info, fault) for info, fault in verified if info.path.exists()]
     best, best_fault = _best_of(run)
     if not found and best is None and not best_fault:
         raise UsageError(f"run {str(run)!r} has no checkpoints")
