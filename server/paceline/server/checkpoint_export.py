@@ -71,7 +71,7 @@ def export_checkpoint(run: Path, version: int | None, out: Path) -> Export:
         raise UsageError(f"run {str(run)!r} has no checkpoint of round {chosen}: expected one of {there}")
     path = reader.path_of(chosen)
     manifest = checkpoint_files.read_manifest(path)
-    _copy(path / WEIGHTS, manifest.files[WEIGHTS], out)
+    copy_checked(path / WEIGHTS, manifest.files[WEIGHTS], out)
     fingerprint = _fingerprint(read_beginning(run / SETTINGS).fingerprint, out)
     return Export(chosen, out, manifest.files[WEIGHTS].nbytes, fingerprint)
 
@@ -89,7 +89,7 @@ def export_best(run: Path, out: Path) -> Export:
     if found is None:
         raise UsageError(f"run {str(run)!r} has no {BEST}: expected one that was told a metric")
     best, expected = found
-    _copy(run / BEST, expected, out)
+    copy_checked(run / BEST, expected, out)
     return Export(best.version, out, expected.nbytes, best.fingerprint)
 
 
@@ -100,8 +100,13 @@ def _check_free(out: Path) -> None:
         raise UsageError(f"--out is {str(out)!r}, but the folder {str(out.parent)!r} does not exist: make it first")
 
 
-def _copy(source: Path, expected: Checksum, out: Path) -> None:
-    """Copy a file under a temporary name, comparing its checksum on the way; then give the copy its name."""
+def copy_checked(source: Path, expected: Checksum, out: Path) -> None:
+    """Copy a file under a temporary name, comparing its checksum on the way; then give the copy its name.
+
+    Raises:
+        UsageError: the name is taken, or the copy cannot be written.
+        CheckpointError: the source is not what is expected, or cannot be read.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             temporary = Path(folder) / out.name

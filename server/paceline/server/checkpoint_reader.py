@@ -158,20 +158,13 @@ class CheckpointReader:
         Raises:
             CheckpointError: it cannot be read.
         """
-        before = None
-        while True:
-            try:
-                with os.scandir(self.folder) as scan:
-                    entries = sorted(scan, key=lambda entry: entry.name)
-            except FileNotFoundError:
-                return []
-            except OSError as error:
-                raise CheckpointError(f"checkpoints {str(self.folder)!r} cannot be read: {error.strerror}") from error
-            # What is renamed meanwhile may be seen in neither place: so until two looks agree.
-            names = [entry.name for entry in entries]
-            if names == before:
-                return entries
-            before = names
+        try:
+            with os.scandir(self.folder) as scan:
+                return sorted(scan, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"checkpoints {str(self.folder)!r} cannot be read: {error.strerror}") from error
 
     def _info(self, version: int, path: Path) -> CheckpointInfo | None:
         return _settled(path, lambda: _look(version, path), lambda info: not info.fault)
