@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -131,9 +131,7 @@ class FlatModel:
     def fingerprint(self) -> str:
         """Give the model fingerprint: 12 hex digits of a SHA-256 over the layout and all bytes."""
         self.image.to_host()
-        digest = hashlib.sha256(repr(self.layout.slots()).encode())
-        digest.update(self.image.host_view)
-        return digest.hexdigest()[:12]
+        return _fingerprint(self.layout, self.image.host_view)
 
 
 def build_model(job: Job, seed: int, device: torch.device | str = "cpu") -> FlatModel:
@@ -143,6 +141,21 @@ def build_model(job: Job, seed: int, device: torch.device | str = "cpu") -> Flat
         UsageError: see loading.build_module.
     """
     return FlatModel(build_module(job, seed), device)
+
+
+def fingerprint_of(layout: StateLayout, tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Give the fingerprint that a model of this layout has with these tensors; None: some of its own are missing.
+
+    Missing are the buffers that a module makes itself, which no file of weights holds.
+    """
+    image = ByteImage(layout.nbytes, torch.device("cpu"))
+    for region in layout.regions:
+        views = slot_views(region, image.view(region.offset_bytes, region.numel, region.dtype))
+        for slot, view in zip(region.slots, views, strict=True):
+            if slot.name not in tensors:
+                return None
+            view.copy_(tensors[slot.name])
+    return _fingerprint(layout, image.host_view)
 
 
 def slot_views(region: Region, flat: torch.Tensor) -> list[torch.Tensor]:
@@ -181,6 +194,12 @@ def non_finite_slots(region: Region, flat: torch.Tensor) -> list[str]:
         for slot, view in zip(region.slots, slot_views(region, flat), strict=True)
         if view.numel() and not all_finite(view.reshape(-1))
     ]
+
+
+def _fingerprint(layout: StateLayout, image: memoryview) -> str:
+    digest = hashlib.sha256(repr(layout.slots()).encode())
+    digest.update(image)
+    return digest.hexdigest()[:12]
 
 
 def _layout_of(module: torch.nn.Module) -> StateLayout:

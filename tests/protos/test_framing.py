@@ -29,6 +29,12 @@ def test_a_checksum_in_pieces_is_that_of_the_whole(size: int) -> None:
         assert crc32c(memoryview(bytearray(data))) == google_crc32c.value(data)
 
 
+@pytest.mark.parametrize("cut", [0, 1, 777, CHUNK_BYTES, 2 * CHUNK_BYTES + 1])
+def test_a_checksum_goes_on_from_that_of_what_came_before(cut: int) -> None:
+    data = bytes(range(251)) * (3 * CHUNK_BYTES // 251)
+    assert crc32c(data[cut:], crc32c(data[:cut])) == google_crc32c.value(data)
+
+
 def test_a_zero_checksum_that_was_left_out_is_read_as_zero() -> None:
     parsed = parse_chunk(TransferUp(chunk=b"abc").SerializeToString())
     assert parsed is not None

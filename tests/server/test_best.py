@@ -157,3 +157,11 @@ def test_a_mark_with_the_right_checksum_and_wrong_content_is_told(tmp_path: Path
     (tmp_path / BEST_MARK).write_bytes(seal({**document, **changes}))
     with pytest.raises(CheckpointError, match=r"best\.json"):
         read_best(tmp_path)
+
+
+def test_weights_that_are_gone_are_told(tmp_path: Path) -> None:
+    for version in (20, 40):
+        save(tmp_path, version)
+    (tmp_path / BEST).unlink()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors' cannot be read: No such file"):
+        read_best(tmp_path)

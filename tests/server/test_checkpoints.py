@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,7 +205,7 @@ def save_for_ever(folder, first):
     for version in range(first, 1_000_000):
         for _ in range(2 if version % 3 == 0 else 1):  # twice: one of the same version is replaced
             save(store, version)
-            print(version, flush=True)
+            os.write(1, b"%d\\n" % version)  # whole or not at all, as print is not
 
 for line in sys.stdin:
     saver = os.fork()
@@ -260,6 +261,28 @@ def test_a_reader_removes_nothing(store: CheckpointStore) -> None:
     (store.folder / ".tmp-00000040-abc").mkdir()
     assert CheckpointReader(store.folder).list() == []
     assert names(store.folder) == [".tmp-00000040-abc"]
+
+
+def test_a_reader_sees_whole_ones_only_while_a_writer_saves_replaces_and_removes(store: CheckpointStore) -> None:
+    save(store, 1)
+    reader, looks = CheckpointReader(store.folder), 0
+
+    def write() -> None:
+        for version in range(2, 150):
+            for _ in range(2):
+                save(store, version)
+
+    seen: set[str] = set()
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        infos = reader.list()
+        seen.update([] if infos else ["none at all"], reader.foreign())
+        seen.update(fault for info in infos for fault in (info.fault, reader.verify(info)) if fault)
+        looks += 1
+    writer.join()
+    assert not seen
+    assert looks > 20
 
 
 def test_one_that_was_set_aside_counts_until_the_new_one_is_there(store: CheckpointStore) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `paceline run`, `server`, `worker` and `status`; flags are generated from the table of options."""
+"""The command line of `paceline`; the flags of run, server and worker are generated from the table of options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.exit_codes import INTERRUPTED
@@ -212,3 +213,4 @@ def _replay(
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+app.add_typer(checkpoint_group)

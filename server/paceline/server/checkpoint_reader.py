@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from paceline.errors import CheckpointError
 from paceline.server import checkpoint_files
@@ -17,6 +19,8 @@ CHECKPOINTS = "checkpoints"
 
 TEMPORARY = ".tmp-"
 """How names begin of what is being written or removed."""
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"(\d{8}|[1-9]\d{8,})(\.old)?")
 
@@ -54,8 +58,11 @@ class CheckpointReader:
         Raises:
             CheckpointError: the folder cannot be read.
         """
-        infos = [_look(version, path) for version, path in self.paths().items()]
-        return [info for info in sorted(infos, key=lambda info: -info.version) if info.path.exists()]
+        while True:
+            looks = [self._info(version, path) for version, path in self.paths().items()]
+            infos = [info for info in looks if info is not None]
+            if len(infos) == len(looks):  # else a server has removed one, perhaps for a newer one
+                return sorted(infos, key=lambda info: -info.version)
 
     def foreign(self) -> Sequence[str]:
         """Name what is neither a checkpoint nor a temporary of ours, in the folder or in one of a checkpoint.
@@ -64,11 +71,11 @@ class CheckpointReader:
             CheckpointError: the folder cannot be read.
         """
         found: Sequence[Path] = ()
-        for path in self.entries():
-            if version_of(path) is not None:
-                found = [*found, *strange(path)]
-            elif not path.name.startswith(TEMPORARY):
-                found = [*found, path]
+        for entry in self.entries():
+            if version_of(entry) is not None:
+                found = [*found, *strange(Path(entry.path))]
+            elif not entry.name.startswith(TEMPORARY):
+                found = [*found, Path(entry.path)]
         return sorted(str(path.relative_to(self.folder)) for path in found)
 
     def verify(self, info: CheckpointInfo) -> str:
@@ -77,16 +84,15 @@ class CheckpointReader:
         Returns:
             What is wrong with it; empty: nothing, or it was removed meanwhile.
         """
-        while True:
-            before = _identity(info.path)
+
+        def fault() -> str:
             try:
                 _check_name(info.version, checkpoint_files.check(info.path).version, info.path)
             except CheckpointError as error:
-                # A server may have put another in its place, or removed it.
-                if (now := _identity(info.path)) == before:
-                    return str(error) if now is not None else ""
-            else:
-                return ""
+                return str(error)
+            return ""
+
+        return _settled(info.path, fault, lambda fault: not fault) or ""
 
     def load(self, version: int) -> LoadedCheckpoint:
         """Check one and read it into memory.
@@ -140,30 +146,35 @@ class CheckpointReader:
             CheckpointError: the folder cannot be read.
         """
         found: dict[int, Path] = {}
-        for path in sorted(self.entries()):  # 00000120 before 00000120.old, which counts without it alone
-            version = version_of(path)
+        for entry in self.entries():  # 00000120 before 00000120.old, which counts without it alone
+            version = version_of(entry)
             if version is not None:
-                found.setdefault(version, path)
+                found.setdefault(version, Path(entry.path))
         return found
 
-    def entries(self) -> Sequence[Path]:
-        """Give everything in the folder.
+    def entries(self) -> Sequence[os.DirEntry[str]]:
+        """Give everything in the folder, by name.
 
         Raises:
             CheckpointError: it cannot be read.
         """
         try:
-            return [*self.folder.iterdir()]
+            with os.scandir(self.folder) as scan:
+                return sorted(scan, key=lambda entry: entry.name)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise CheckpointError(f"checkpoints {str(self.folder)!r} cannot be read: {error.strerror}") from error
 
+    def _info(self, version: int, path: Path) -> CheckpointInfo | None:
+        return _settled(path, lambda: _look(version, path), lambda info: not info.fault)
 
-def version_of(path: Path) -> int | None:
+
+def version_of(entry: os.DirEntry[str]) -> int | None:
     """Give the version of a checkpoint's folder; None: it is something else."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match and path.is_dir() and not path.is_symlink() else None
+    match = _NAME.fullmatch(entry.name)
+    # The kind comes with the name: it is known also of one that is gone by now.
+    return int(match[1]) if match and entry.is_dir(follow_symlinks=False) else None
 
 
 def strange(path: Path) -> list[Path]:
@@ -174,12 +185,23 @@ def strange(path: Path) -> list[Path]:
         return []
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _settled(path: Path, look: Callable[[], T], good: Callable[[T], bool]) -> T | None:
+    """Look again where what was seen is not good, and a server has replaced the folder meanwhile; None: it is gone."""
+    while True:
+        before = _identity(path)
+        found = look()
+        if good(found):
+            return found
+        if _identity(path) == before:
+            return None if before is None else found
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns  # inodes are soon used again
 
 
 def _look(version: int, path: Path) -> CheckpointInfo:

@@ -163,10 +163,11 @@ class CheckpointStore(CheckpointReader):
 
     def _tidy(self) -> None:
         """Finish or undo what was begun: temporaries go, and one that was set aside gets its name back or goes."""
-        for path in self.entries():
-            if path.name.startswith(TEMPORARY) and path.is_dir() and not path.is_symlink():
+        for entry in self.entries():
+            path = Path(entry.path)
+            if entry.name.startswith(TEMPORARY) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(path)
-            elif path.suffix == ".old" and version_of(path) is not None:
+            elif path.suffix == ".old" and version_of(entry) is not None:
                 if path.with_suffix("").exists():
                     self._remove(path)
                 else:

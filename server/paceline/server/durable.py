@@ -68,7 +68,7 @@ def unseal(data: bytes) -> Json:
     return content
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes | memoryview) -> None:
     """Write a new file and bring it to the disk."""
     with path.open("xb") as file:
         file.write(data)
