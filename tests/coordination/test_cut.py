@@ -81,16 +81,15 @@ def test_statistics_and_attempts_outlive_the_server() -> None:
     a.deliver([0])
     b.fail(1)
     cut = cut_of(scene)
-    assert [(worker.name, worker.tasks_done, worker.first_round) for worker in cut.workers] == [
-        ("a", 1, 1),
-        ("b", 0, 1),
-    ]
+    known = [(worker.name, worker.tasks_done, worker.first_round) for worker in cut.workers]
+    assert known == [("a", 1, 1), ("b", 0, 1)]
     assert [attempt.message for attempt in cut.attempts[TaskId(1)]] == ["boom"]
     life = Scene(policy, tasks=1, silent_after_s=1e6, progress_s=1e6)
     life.machine.machine = Machine(MachineSettings(tasks=1, silent_after_s=1e6, progress_s=1e6), policy, cut)
-    # Who has failed a task leaves it to others.
-    assert 1 not in life.join("b").lease.tasks
-    assert life.join("a").lease.tasks == (1,)
+    b = life.join("b")
+    assert b.lease.tasks == (1,)
+    # It is alone, and this is its second attempt.
+    assert one(b.fail(1), Finish).outcome is Outcome.FAILED
 
 
 def test_failed_run_is_resumed_to_try_its_task_again() -> None:
