@@ -439,7 +439,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round")
+    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -468,6 +468,8 @@ class StatusResponse(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_PER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     job: str
     policy: str
     state: str
@@ -489,7 +491,9 @@ class StatusResponse(_message.Message):
     seed: str
     package_version: str
     tasks_per_round: int
-    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ...) -> None: ...
+    checkpoint: int
+    checkpoint_age_s: float
+    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s")

@@ -182,7 +182,7 @@ class Server:
                 outcome=finish.outcome,
                 reason=finish.reason,
                 metrics=self._training.metrics,
-                checkpoint=self._checkpointing.version or None,
+                checkpoint=self._books.totals.saves.version or None,
                 model=path if fingerprint else None,
                 fingerprint=fingerprint,
             )
@@ -219,9 +219,14 @@ class Server:
         evaluator = WorkThread("evaluation", driver.crashed)
         writer = WorkThread("checkpoints", driver.crashed)
         store = None
-        if settings.interval() != NEVER:
+        if settings.interval() != NEVER or resumed is not None:
             store = CheckpointStore(self._run_dir.checkpoints, settings.keep_checkpoints)
-        self._checkpointing = Checkpointing(driver, model, thread, writer, store, 0 if cut is None else cut.version)
+        if store is not None and resumed is not None:
+            # Before the ledger's rows become void: a later one could look usable again when these rounds are redone.
+            store.drop_after(resumed.version)
+        if settings.interval() == NEVER:
+            store = None
+        self._checkpointing = Checkpointing(driver, model, thread, writer, store)
         evaluations = None
         if prepared.evaluation_copy is not None:
             best_by = settings.best_by()
@@ -238,7 +243,8 @@ class Server:
         self._transfers = Transfers(source, pushes, self._traffic)
         self._training = Training(driver, model, thread, evaluations, settings.goal())
         self._books = Books(settings, self._run_dir, self._traffic, driver.snapshot, resumed)
-        self._checkpointing.connect(self._books.state, self._books.ledger_is_safe)
+        self._checkpointing.connect(self._books)
+        self._books.metrics.now = driver.now
         for part in (pushes, self._sessions, self._transfers):
             part.connect(driver.post)
         driver.connect(_actions(self._sessions, pushes, self._training, self._checkpointing), self._books)

@@ -68,6 +68,7 @@ class Books:
         if resumed is not None and resumed.state:
             self._restore(resumed.state["books"])
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
+        self.metrics.waiting_rows = lambda: self._ledger.waiting
 
     def start(self, job_fingerprint_json: str, initial_model: str, metrics_host: str) -> None:
         """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.

@@ -18,6 +18,7 @@ from paceline.coordination.cut import Cut
 from paceline.coordination.effects import SaveCheckpoint
 from paceline.coordination.events import CheckpointRequested, CheckpointSaved
 from paceline.errors import CheckpointError, PacelineError, UsageError
+from paceline.server.books import Books
 from paceline.server.checkpoints import CheckpointStore
 from paceline.server.driver import Driver
 from paceline.server.model import ModelSnapshot, ServerModel
@@ -36,11 +37,6 @@ class Checkpointing:
         model, model_thread: the model, and the thread that alone touches it.
         writer: the thread that writes.
         store: where; None: nothing is saved.
-        version: of the checkpoint that the run was resumed from; 0: none.
-
-    Attributes:
-        version: of the latest checkpoint; `saved_at_s` when it was saved, by the driver's clock; `seconds` it took.
-        saved, failed: how many were, and could not be.
     """
 
     def __init__(
@@ -50,13 +46,7 @@ class Checkpointing:
         model_thread: WorkThread,
         writer: WorkThread,
         store: CheckpointStore | None,
-        version: int = 0,
     ) -> None:
-        self.version = version
-        self.saved_at_s = 0.0
-        self.seconds = 0.0
-        self.saved = 0
-        self.failed = 0
         self._driver = driver
         self._model = model
         self._model_thread = model_thread
@@ -67,10 +57,10 @@ class Checkpointing:
         self._idle.set()
         self._log = structlog.get_logger()
 
-    def connect(self, books_state: Callable[[], Mapping[str, Any]], ledger_is_safe: Callable[[float], bool]) -> None:
-        """Say what belongs into a checkpoint beside cut and model, and what it waits for."""
-        self._books_state = books_state
-        self._ledger_is_safe = ledger_is_safe
+    def connect(self, books: Books) -> None:
+        """Say which books belong into a checkpoint beside cut and model."""
+        self._books = books
+        self._saves = books.totals.saves
 
     def save(self, effect: SaveCheckpoint) -> None:
         """Have a cut saved; the model is at its version until the next update is submitted."""
@@ -86,7 +76,7 @@ class Checkpointing:
         if self._store is None:
             raise UsageError("checkpoint-every is never: this run saves no checkpoints")
         version = self._driver.snapshot().version
-        if version == self.version and self._idle.is_set():
+        if version == self._saves.version and self._idle.is_set():
             return version
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((version, future))
@@ -96,7 +86,7 @@ class Checkpointing:
     async def finish(self, cut: Cut | None) -> None:
         """Save the last cut, if it is not saved yet, and return when that is done; what fails is logged."""
         await self._idle.wait()
-        if self._store is not None and cut is not None and cut.version > self.version:
+        if self._store is not None and cut is not None and cut.version > self._saves.version:
             self._begin(cut, self._done)
             await self._idle.wait()
         for _, future in self._waiting:
@@ -109,7 +99,7 @@ class Checkpointing:
         self._idle.clear()
         began_s = time.monotonic()
         content = {"cut": cut.to_json()}
-        books = dict(self._books_state())
+        books = self._books.state()
 
         def copied(snapshot: ModelSnapshot | str) -> None:
             if not isinstance(snapshot, str) and snapshot.version != cut.version:
@@ -131,24 +121,27 @@ class Checkpointing:
     def _write(self, snapshot: ModelSnapshot, state: Mapping[str, Any], content: Any) -> str:
         assert self._store is not None  # see _begin
         try:
-            self._store.save(
-                snapshot.version, snapshot.weights, state, content, lambda: self._ledger_is_safe(LEDGER_LIMIT_S)
+            saved = self._store.save(
+                snapshot.version, snapshot.weights, state, content, lambda: self._books.ledger_is_safe(LEDGER_LIMIT_S)
             )
         except PacelineError as error:
             return str(error)
         except Exception as error:
             return f"the state could not be written: {describe(error)}"
+        if saved.remark:
+            self._log.warning(saved.remark)
         return ""
 
     def _done(self, version: int, began_s: float, fault: str) -> None:
         self._idle.set()
+        saves = self._saves
         if fault:
-            self.failed += 1
+            saves.failed += 1
             self._log.error("checkpoint-failed", version=version, error=fault)
         else:
-            self.saved += 1
-            self.version, self.saved_at_s, self.seconds = version, self._driver.now(), time.monotonic() - began_s
-            self._log.info("checkpoint", version=version, seconds=round(self.seconds, 3))
+            saves.saved += 1
+            saves.version, saves.at_s, saves.seconds = version, self._driver.now(), time.monotonic() - began_s
+            self._log.info("checkpoint", version=version, seconds=round(saves.seconds, 3))
         for least, future in self._waiting:
             if not future.done() and least <= version:
                 if fault:

@@ -40,9 +40,15 @@ class Metrics(Collector):
         snapshot: of the coordinator; called on the event loop.
         traffic: bytes in and out.
         policy: name of the policy, a label of paceline_build_info.
+
+    Attributes:
+        now: gives seconds on the server's clock.
+        waiting_rows: of the ledger.
     """
 
     def __init__(self, totals: Totals, snapshot: Callable[[], Snapshot], traffic: Traffic, policy: str) -> None:
+        self.now: Callable[[], float] = lambda: 0.0
+        self.waiting_rows: Callable[[], int] = lambda: 0
         self._totals = totals
         self._snapshot = snapshot
         self._traffic = traffic
@@ -100,6 +106,8 @@ class Metrics(Collector):
     def _families(self) -> Iterator[Metric]:
         snapshot = self._snapshot()
         yield from self._run_metrics(snapshot)
+        yield from _checkpoint_metrics(self._totals, self.now())
+        yield GaugeMetricFamily("paceline_ledger_waiting_rows", "Rows not written yet.", value=self.waiting_rows())
         yield from _round_metrics(self._totals)
         yield from _worker_metrics(self._totals)
         yield from _learned_metrics(snapshot.workers)
@@ -126,6 +134,20 @@ class Metrics(Collector):
         for reason, count in totals.rejected.items():
             rejected.add_metric([reason.value], count)
         yield rejected
+
+
+def _checkpoint_metrics(totals: Totals, now_s: float) -> Iterator[Metric]:
+    saves = totals.saves
+    yield GaugeMetricFamily("paceline_checkpoint_version", "Version of the newest checkpoint.", value=saves.version)
+    if saves.at_s is not None:
+        age_s = now_s - saves.at_s
+        yield GaugeMetricFamily("paceline_checkpoint_age_seconds", "Since it was saved.", value=age_s)
+        took = "From the order to the disk, of the newest checkpoint."
+        yield GaugeMetricFamily("paceline_checkpoint_save_seconds", took, value=saves.seconds)
+    saved = CounterMetricFamily("paceline_checkpoints", "Checkpoints by what became of them.", labels=["result"])
+    saved.add_metric(["saved"], saves.saved)
+    saved.add_metric(["failed"], saves.failed)
+    yield saved
 
 
 def _round_metrics(totals: Totals) -> Iterator[Metric]:

@@ -67,6 +67,8 @@ def status_response(
         seed=str(settings.seed),
         package_version=__version__,
         tasks_per_round=settings.tasks,
+        checkpoint=totals.saves.version,
+        checkpoint_age_s=None if totals.saves.at_s is None else situation.elapsed_s - totals.saves.at_s,
     )
 
 
@@ -150,10 +152,13 @@ def _headline(response: pb.StatusResponse) -> str:
 
 def _sums(response: pb.StatusResponse) -> str:
     metrics = "".join(f", {name} {value:.4g}" for name, value in sorted(response.metrics.items()))
+    saved = f"; checkpoint of round {response.checkpoint}" if response.checkpoint else ""
+    if response.HasField("checkpoint_age_s"):
+        saved += f", {response.checkpoint_age_s:.0f} s old"
     return (
         f"tasks {response.tasks_used} used, {response.tasks_wasted} wasted; "
         f"worker seconds {response.worker_s:.1f}, of them {response.wasted_worker_s:.1f} wasted; "
-        f"last round {response.last_round_s:.3g} s{metrics}"
+        f"last round {response.last_round_s:.3g} s{metrics}{saved}"
     )
 
 

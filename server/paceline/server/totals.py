@@ -78,6 +78,24 @@ class Staleness:
 
 
 @dataclass(slots=True)
+class Saves:
+    """The run's checkpoints.
+
+    Attributes:
+        version: of the newest, 0: there is none.
+        at_s: when it was saved, on the server's clock; None: in an earlier life.
+        seconds: from the order to the disk, of the latest.
+        saved, failed: how many were, and could not be.
+    """
+
+    version: int = 0
+    at_s: float | None = None
+    seconds: float = 0.0
+    saved: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
 class Totals:
     """Sums over the committed rounds, those of earlier lives of the server included.
 
@@ -88,6 +106,7 @@ class Totals:
         losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
+        saves: checkpoints.
         round_buckets: rounds by seconds, one count per bound of ROUND_BUCKETS_S and one for all above.
     """
 
@@ -104,6 +123,7 @@ class Totals:
     rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
     round_buckets: list[int] = field(default_factory=lambda: [0] * (len(ROUND_BUCKETS_S) + 1))
     staleness: Staleness = field(default_factory=Staleness)
+    saves: Saves = field(default_factory=Saves)
 
     def observe(self, effect: Effect) -> None:
         """Take one effect into account."""
@@ -137,6 +157,7 @@ class Totals:
             "sum": asdict(self.sum),
             "rejected": {reason.value: count for reason, count in self.rejected.items()},
             "staleness": asdict(self.staleness),
+            "saves": {"saved": self.saves.saved, "failed": self.saves.failed},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -149,6 +170,8 @@ class Totals:
         self.sum = WorkerTotals(**state["sum"])
         self.rejected |= {Rejection(reason): count for reason, count in state["rejected"].items()}
         self.staleness = Staleness(**state["staleness"])
+        # The checkpoint that this comes from was saved after it was taken.
+        self.saves = Saves(version=self.version, saved=state["saves"]["saved"] + 1, failed=state["saves"]["failed"])
 
     def _add_round(self, record: RoundRecord) -> None:
         self.rounds += 1
