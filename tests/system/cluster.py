@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,14 @@ class Cluster:
         folder: logs and the run directory go there.
         job: spec of the job, relative to the repository.
         server_args: further arguments of `paceline server`.
+        json_log: the processes log as JSON lines, which `logged` reads.
     """
 
-    def __init__(self, folder: Path, job: str, *server_args: str) -> None:
+    def __init__(self, folder: Path, job: str, *server_args: str, json_log: bool = False) -> None:
         self.folder = folder
         self.job = job
         self.run_dir = folder / "run"
+        self.environment = environment() | ({"PACELINE_LOG": "json"} if json_log else {})
         self.address = f"127.0.0.1:{free_port()}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
@@ -70,7 +74,7 @@ class Cluster:
                 [sys.executable, "-m", "paceline.cli", *args],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=self.environment,
                 cwd=ROOT,
             )
         self.processes[name] = process
@@ -87,6 +91,16 @@ class Cluster:
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Give what the server logged of one kind, with the time of the wall clock (seconds) as `at`."""
+        whole = self.log("server").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [
+            {**line, "at": datetime.fromisoformat(line["timestamp"]).timestamp()}
+            for line in lines
+            if line["event"] == event
+        ]
 
     def status(self) -> dict[str, Any]:
         """Give the status; empty while the server cannot be reached."""
@@ -133,8 +147,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, job: str, *server_args: str) -> Iterator[Cluster]:
-    made = Cluster(folder, job, *server_args)
+def cluster(folder: Path, job: str, *server_args: str, json_log: bool = False) -> Iterator[Cluster]:
+    made = Cluster(folder, job, *server_args, json_log=json_log)
     try:
         yield made
     finally:
