@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         return int(listener.getsockname()[1])
 
 
@@ -56,22 +56,25 @@ class Cluster:
         job: spec of the job, relative to the repository.
         server_args: further arguments of `paceline server`.
         json_log: the processes log as JSON lines, which `logged` reads.
+        host: where the server listens.
     """
 
-    def __init__(self, folder: Path, job: str, *server_args: str, json_log: bool = False) -> None:
+    def __init__(
+        self, folder: Path, job: str, *server_args: str, json_log: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         self.job = job
         self.run_dir = folder / "run"
         self.environment = environment() | ({"PACELINE_LOG": "json"} if json_log else {})
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"{host}:{free_port(host)}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
         self.server = self._start("server", ["server", job, *bind, *server_args])
 
-    def _start(self, name: str, args: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, args: list[str], inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "paceline.cli", *args],
+                [*inside, sys.executable, "-m", "paceline.cli", *args],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
@@ -81,13 +84,19 @@ class Cluster:
         return process
 
     def worker(
-        self, name: str, *args: str, address: str | None = None, job: str | None = None
+        self,
+        name: str,
+        *args: str,
+        address: str | None = None,
+        job: str | None = None,
+        inside: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
+        """Start a worker; `inside` is a command that runs it, such as in a network of its own."""
         given = ["worker", address or self.address, job or self.job, "--name", name, *args]
         key = name
         while key in self.processes:
             key += "+"
-        return self._start(key, given)
+        return self._start(key, given, inside)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -147,8 +156,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, job: str, *server_args: str, json_log: bool = False) -> Iterator[Cluster]:
-    made = Cluster(folder, job, *server_args, json_log=json_log)
+def cluster(folder: Path, job: str, *server_args: str, **options: Any) -> Iterator[Cluster]:
+    """Start a cluster, and leave no process behind; for the arguments see Cluster."""
+    made = Cluster(folder, job, *server_args, **options)
     try:
         yield made
     finally:
