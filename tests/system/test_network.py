@@ -17,7 +17,7 @@ from paceline.job import Job
 from paceline.server.ledger_reader import LedgerReader
 from tests.jobs import DigitsLike, Wide
 from tests.reference import reference_run
-from tests.system.cluster import Cluster, assert_bit_equal, cluster, until
+from tests.system.cluster import PATIENCE_S, Cluster, assert_bit_equal, cluster, until
 from tests.system.proxy import Proxy
 from tests.system.wire import Wire, has_netem, why_not, wire
 
@@ -54,13 +54,13 @@ def undisturbed(job: str, rounds: int) -> dict[str, torch.Tensor]:
     return reference_run(JOBS[job](), ids, seed=SEED, micro_batch=MICRO_BATCH).state
 
 
-def assert_trained(run: Cluster, rounds: int, job: str = "DigitsLike") -> float:
+def assert_trained(run: Cluster, rounds: int, job: str = "DigitsLike", patience_s: float = PATIENCE_S) -> float:
     """See that a run ended well with the undisturbed run's parameters, each task applied once.
 
     Returns:
         The seconds of its longest round.
     """
-    run.end("server")
+    run.end("server", patience_s=patience_s)
     run.end()
     with LedgerReader(run.run_dir / "ledger.sqlite") as ledger:
         applied, records = ledger.task_ids_by_round(), ledger.rounds()
@@ -147,12 +147,12 @@ def test_a_network_that_takes_200_ms_loses_no_worker(tmp_path: Path, far: Wire) 
 
 def test_a_slow_network_is_not_a_dead_one(tmp_path: Path, far: Wire) -> None:
     """At 1 Mbit/s a pull takes 8 s and a push 17 s, longer than a worker may go without progress."""
-    rounds, patience_s = 3, 5.0
+    rounds, patience_s = 2, 5.0
     with start(tmp_path, far, rounds, "--min-workers", "2", "--progress-after", str(patience_s), job="Wide") as run:
         far.shape("tbf", "rate", "1mbit", "burst", "16kb", "latency", "200ms")
         run.worker("a", *DELAY)
         run.worker("b", *DELAY, inside=far.inside)
-        assert_trained(run, rounds, "Wide")
-        assert far.queued_bytes() > rounds * 2_000_000
+        assert_trained(run, rounds, "Wide", patience_s=150.0)
+        assert far.queued_bytes() > rounds * 3_000_000
         assert "lost" not in states_of_b(run)
         assert used_by_b(run) == rounds * TASKS // 2
