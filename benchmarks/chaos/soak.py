@@ -10,7 +10,6 @@ through the memory; descriptors and threads are the medians of the first and the
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import statistics
 import tempfile
@@ -51,7 +50,7 @@ def sample(run: Cluster, began_s: float) -> Sample:
     return Sample(
         at_s=time.monotonic() - began_s,
         rss_bytes=int(fields["VmRSS"].split()[0]) * 1024,
-        descriptors=len(os.listdir(process / "fd")),
+        descriptors=sum(1 for _ in (process / "fd").iterdir()),
         threads=int(fields["Threads"]),
         rounds=int(run.status().get("version", 0)),
         ledger_bytes=(run.run_dir / "ledger.sqlite").stat().st_size,
