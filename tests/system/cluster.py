@@ -68,6 +68,7 @@ class Cluster:
         self.environment = environment() | ({"PACELINE_LOG": "json"} if json_log else {})
         self.address = f"{host}:{free_port(host)}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.lives = 1
         bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
         self.server = self._start("server", ["server", job, *bind, *server_args])
 
@@ -98,17 +99,23 @@ class Cluster:
             key += "+"
         return self._start(key, given, inside)
 
+    def resume(self, *args: str) -> None:
+        """Start the server anew, which was killed or has ended, on the same port; its log is another one."""
+        self.lives += 1
+        given = ["server", "--resume", str(self.run_dir), "--bind", self.address, *args]
+        self.server = self._start(f"server-{self.lives}", given)
+
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        """Give what the server logged of one kind, with the time of the wall clock (seconds) as `at`."""
-        whole = self.log("server").rpartition("\n")[0]
+    def logged(self, event: str = "") -> list[dict[str, Any]]:
+        """Give the present server's log, or one kind of it, with the time of the wall clock (seconds) as `at`."""
+        whole = self.log("server" if self.lives == 1 else f"server-{self.lives}").rpartition("\n")[0]
         lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [
             {**line, "at": datetime.fromisoformat(line["timestamp"]).timestamp()}
             for line in lines
-            if line["event"] == event
+            if event in ("", line["event"])
         ]
 
     def status(self) -> dict[str, Any]:
@@ -120,7 +127,7 @@ class Cluster:
 
     def at_round(self, number: int) -> None:
         def reached() -> bool:
-            assert self.server.poll() is None, f"the server ended early:\n{self.log('server')[-3000:]}"
+            assert self.server.poll() is None, f"the server ended early:\n{self.all_logs()}"
             return bool(self.status().get("round", 0) >= number)
 
         until(reached, f"round {number}\n{self.all_logs()}")
