@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Files of tests that run at the same time; 0: one after another, in this process.
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check format lint types layers proto proto-check bench freeze clean
+.PHONY: help setup demo test test-slow check format lint types layers proto proto-check bench freeze clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,9 +27,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## train a CNN on unequal workers under three policies and compare them
 	@$(BIN)/python examples/demo.py
 
-test: setup check  ## everything that CI runs
-	@echo "== tests"
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# $(1): which tests, as an expression of markers
+pytest = $(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder -m "$(1)" $(PYTEST_ARGS)
+
+test: setup check  ## all checks and the quick tests, in less than ten minutes; CI runs test-slow after it
+	@echo "== quick tests"
+	$(call pytest,not slow)
+
+test-slow: setup  ## the other tests: faults, soaks, containers, long runs
+	@echo "== slow tests"
+	$(call pytest,slow)
 
 check: lint types layers proto-check  ## all checks that run nothing
 

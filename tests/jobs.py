@@ -240,6 +240,13 @@ class Large(Tiny):
         return nn.Sequential(nn.Linear(99, 5000, bias=False), nn.Linear(5000, 9900, bias=False), nn.Linear(9900, 10))
 
 
+class Wide(DigitsLike):
+    """DigitsLike with 0.26 million parameters: about 1 MB to pull, and 2 MB to push in exact sums."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3500), nn.ReLU(), nn.Linear(3500, 10))
+
+
 class Broad(DigitsLike):
     """DigitsLike with 0.6 million parameters: its contributions take several chunks."""
 

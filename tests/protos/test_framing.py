@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from paceline.errors import ProtocolError
 from paceline.protos.coordinator_pb2 import Attach, PullBegin, PushResult, TransferDown, TransferUp
-from paceline.protos.framing import CHUNK_BYTES, crc32c, frame_chunk, parse_chunk
+from paceline.protos.framing import CHUNK_BYTES, FIRST_CHUNK_BYTES, ChunkSize, crc32c, frame_chunk, parse_chunk
 
 
 @pytest.mark.parametrize("size", [1, 127, 128, 16383, 16384, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
@@ -75,3 +75,24 @@ def test_the_checksum_is_that_of_the_standard() -> None:
     # RFC 3720, B.4: 32 bytes of zeros.
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(memoryview(bytearray(32))) == 0x8A9136AA
+
+
+def test_chunks_grow_with_quick_writes_and_shrink_with_slow_ones_within_bounds() -> None:
+    size = ChunkSize()
+    sizes = []
+    for _ in range(20):
+        sizes.append(size.bytes)
+        size.wrote(0.001)
+    assert sizes == [FIRST_CHUNK_BYTES << min(number // 4, 4) for number in range(20)]
+    assert size.bytes == CHUNK_BYTES
+    for seconds in (8.0, 4.0, 2.0, 1.0, 0.6, 0.6):
+        size.wrote(seconds)
+    assert size.bytes == FIRST_CHUNK_BYTES
+
+
+def test_chunks_grow_only_after_quick_writes_in_a_row() -> None:
+    size = ChunkSize()
+    for _ in range(10):
+        size.wrote(0.001)
+        size.wrote(0.2)
+    assert size.bytes == FIRST_CHUNK_BYTES

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         return int(listener.getsockname()[1])
 
 
@@ -53,40 +55,68 @@ class Cluster:
         folder: logs and the run directory go there.
         job: spec of the job, relative to the repository.
         server_args: further arguments of `paceline server`.
+        json_log: the processes log as JSON lines, which `logged` reads.
+        host: where the server listens.
     """
 
-    def __init__(self, folder: Path, job: str, *server_args: str) -> None:
+    def __init__(
+        self, folder: Path, job: str, *server_args: str, json_log: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         self.job = job
         self.run_dir = folder / "run"
-        self.address = f"127.0.0.1:{free_port()}"
+        self.environment = environment() | ({"PACELINE_LOG": "json"} if json_log else {})
+        self.address = f"{host}:{free_port(host)}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.lives = 1
         bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
         self.server = self._start("server", ["server", job, *bind, *server_args])
 
-    def _start(self, name: str, args: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, args: list[str], inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "paceline.cli", *args],
+                [*inside, sys.executable, "-m", "paceline.cli", *args],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=self.environment,
                 cwd=ROOT,
             )
         self.processes[name] = process
         return process
 
     def worker(
-        self, name: str, *args: str, address: str | None = None, job: str | None = None
+        self,
+        name: str,
+        *args: str,
+        address: str | None = None,
+        job: str | None = None,
+        inside: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
+        """Start a worker; `inside` is a command that runs it, such as in a network of its own."""
         given = ["worker", address or self.address, job or self.job, "--name", name, *args]
         key = name
         while key in self.processes:
             key += "+"
-        return self._start(key, given)
+        return self._start(key, given, inside)
+
+    def resume(self, *args: str) -> None:
+        """Start the server anew, which was killed or has ended, on the same port; its log is another one."""
+        self.lives += 1
+        given = ["server", "--resume", str(self.run_dir), "--bind", self.address, *args]
+        self.server = self._start(f"server-{self.lives}", given)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def logged(self, event: str = "") -> list[dict[str, Any]]:
+        """Give the present server's log, or one kind of it, with the time of the wall clock (seconds) as `at`."""
+        whole = self.log("server" if self.lives == 1 else f"server-{self.lives}").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [
+            {**line, "at": datetime.fromisoformat(line["timestamp"]).timestamp()}
+            for line in lines
+            if event in ("", line["event"])
+        ]
 
     def status(self) -> dict[str, Any]:
         """Give the status; empty while the server cannot be reached."""
@@ -97,7 +127,7 @@ class Cluster:
 
     def at_round(self, number: int) -> None:
         def reached() -> bool:
-            assert self.server.poll() is None, f"the server ended early:\n{self.log('server')[-3000:]}"
+            assert self.server.poll() is None, f"the server ended early:\n{self.all_logs()}"
             return bool(self.status().get("round", 0) >= number)
 
         until(reached, f"round {number}\n{self.all_logs()}")
@@ -133,8 +163,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, job: str, *server_args: str) -> Iterator[Cluster]:
-    made = Cluster(folder, job, *server_args)
+def cluster(folder: Path, job: str, *server_args: str, **options: Any) -> Iterator[Cluster]:
+    """Start a cluster, and leave no process behind; for the arguments see Cluster."""
+    made = Cluster(folder, job, *server_args, **options)
     try:
         yield made
     finally:

@@ -1,4 +1,4 @@
-"""A TCP proxy between a worker and its server that can hold or cut single connections: faults with a count."""
+"""A TCP proxy between a worker and its server that can hold, cut or delay connections: faults with a count."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ class Link:
 
 
 class Proxy:
-    """Forwards 127.0.0.1:port to a target; its own thread and loop. Use as a context manager."""
+    """Forwards 127.0.0.1:port to a target; its own thread and loop. Use as a context manager.
 
-    def __init__(self, target: str) -> None:
+    Args:
+        target: HOST:PORT.
+        delay_s: of all bytes, each way.
+    """
+
+    def __init__(self, target: str, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._loop = asyncio.new_event_loop()
@@ -32,6 +38,7 @@ class Proxy:
         self._hold_rule: Callable[[Link], bool] | None = None
         self.links: list[Link] = []
         self.cuts = 0
+        self.delayed = 0
         self.address = ""
 
     def __enter__(self) -> Proxy:
@@ -107,13 +114,20 @@ class Proxy:
                 if rule is not None and rule(link):
                     link.flow.clear()
                 await link.flow.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.transport.abort()
+                await self._forward(writer, data)
+        self._loop.call_later(self._delay_s, writer.transport.abort)
 
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.transport.abort()
+                await self._forward(writer, data)
+        self._loop.call_later(self._delay_s, writer.transport.abort)
+
+    async def _forward(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if self._delay_s:
+            # Bytes that follow are on their way meanwhile; calls of the same delay keep their order.
+            self._loop.call_later(self._delay_s, writer.write, data)
+            self.delayed += 1
+        else:
+            writer.write(data)
+            await writer.drain()

@@ -15,7 +15,7 @@ import pytest
 from examples import demo
 from tests.system.cluster import ROOT
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 ROUNDS = 5
 
 

@@ -22,6 +22,9 @@ JOBS = {job.__name__: job for job in (DigitsLike, DigitsLikeAdam, DigitsLikeFloa
 # Five unequal workers: none of them waits for the cores only.
 UNEQUAL = ("--workers", "5", "--delay", "const:0,const:0.001,const:0.002,exp:0.002,uniform:0.001:0.004")
 MEANS = ("--means", "0.001,0.002,0.003,0.003,0.0035")
+# One of each is quick, the others come with the slow tests.
+POLICIES = ["ata-empirical", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ata", "uniform", "fixed"))]
+OPTIMIZED = ["DigitsLike", pytest.param("DigitsLikeAdam", marks=pytest.mark.slow)]
 
 
 @functools.cache
@@ -41,8 +44,8 @@ def train(folder: Path, job: str, *args: str, rounds: int = ROUNDS) -> tuple[dic
     return load_file(folder / "run" / "model.safetensors"), json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("policy", ["ata", "ata-empirical", "uniform", "fixed"])
-@pytest.mark.parametrize("job", ["DigitsLike", "DigitsLikeAdam"])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("job", OPTIMIZED)
 def test_five_unequal_workers_give_the_reference_bit_for_bit(tmp_path: Path, job: str, policy: str) -> None:
     means = MEANS if policy == "fixed" else ()
     model, summary = train(tmp_path, job, "--policy", policy, "--sums", "exact", *UNEQUAL, *means)
@@ -53,14 +56,15 @@ def test_five_unequal_workers_give_the_reference_bit_for_bit(tmp_path: Path, job
     assert sum(worker["tasks"] > 0 for worker in summary["workers"]) > 1
 
 
-@pytest.mark.parametrize("policy", ["ata", "ata-empirical", "uniform", "fixed"])
-@pytest.mark.parametrize("job", ["DigitsLike", "DigitsLikeAdam"])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("job", OPTIMIZED)
 def test_one_worker_gives_the_reference_bit_for_bit(tmp_path: Path, job: str, policy: str) -> None:
     means = ("--means", "0.01") if policy == "fixed" else ()
     model, _ = train(tmp_path, job, "--policy", policy, "--sums", "exact", "--workers", "1", *means)
     assert_bit_equal(model, reference(job, ROUNDS).state)
 
 
+@pytest.mark.slow
 def test_greedy_gives_the_reference_fed_with_the_ledgers_ids(tmp_path: Path) -> None:
     model, summary = train(tmp_path, "DigitsLike", "--policy", "greedy", "--sums", "exact", *UNEQUAL)
     with LedgerReader(tmp_path / "run" / "ledger.sqlite") as ledger:
@@ -82,6 +86,7 @@ def test_fast_sums_stay_near_the_reference(tmp_path: Path) -> None:
             assert torch.linalg.norm(tensor - expected[name]) <= 2e-5 * torch.linalg.norm(expected[name]), name
 
 
+@pytest.mark.slow
 def test_a_float64_model_stays_at_the_reference(tmp_path: Path) -> None:
     model, _ = train(tmp_path, "DigitsLikeFloat64", "--policy", "uniform", *UNEQUAL, rounds=40)
     expected = reference("DigitsLikeFloat64", 40).state

@@ -63,6 +63,7 @@ def test_a_killed_worker_costs_only_its_own_leases(tmp_path: Path) -> None:
         assert "lost" in events_of(run, "b")
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_is_lost_and_comes_back(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *SERVER) as run:
         for name in ("a", "b", "c"):
@@ -77,6 +78,7 @@ def test_a_frozen_worker_is_lost_and_comes_back(tmp_path: Path) -> None:
         assert "ready" in states[states.index("lost") :]
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_late_changes_nothing(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *SERVER, "--min-workers", "2") as run:
         for name in ("a", "b"):
@@ -88,6 +90,7 @@ def test_a_worker_that_joins_late_changes_nothing(tmp_path: Path) -> None:
             assert any(lease.worker == "late" for k in range(ROUNDS) for lease in ledger.leases(k + 1))
 
 
+@pytest.mark.slow
 def test_a_drained_worker_leaves_with_zero(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *SERVER) as run:
         for name in ("a", "b", "c"):
@@ -106,6 +109,7 @@ def held_in_push(proxy: Proxy) -> Link:
     return until(proxy.held, "a push is held")[0]  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_control_cut_during_a_push_is_resumed(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *SERVER) as run, Proxy(run.address) as proxy:
         for name in ("a", "c"):
@@ -121,6 +125,7 @@ def test_control_cut_during_a_push_is_resumed(tmp_path: Path) -> None:
         assert "lost" not in events_of(run, "b")
 
 
+@pytest.mark.slow
 def test_data_cut_during_a_push_is_pushed_again(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *SERVER) as run, Proxy(run.address) as proxy:
         for name in ("a", "c"):
@@ -133,6 +138,7 @@ def test_data_cut_during_a_push_is_pushed_again(tmp_path: Path) -> None:
         assert not {"lost", "away"} & set(events_of(run, "b"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "args"),
     [

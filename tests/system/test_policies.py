@@ -12,7 +12,7 @@ from paceline.server.replay import Replay
 from paceline.server.verdict import Verdict, judge
 from tests.system.replaying import ROUNDS, train
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MEANS = ("--means", "0.002,0.004,0.005")
 # Of three workers no more than three can be waited for.

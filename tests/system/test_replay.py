@@ -15,6 +15,7 @@ from tests.system.cluster import cluster, paceline, until
 from tests.system.replaying import ROUNDS, TASKS, replayed, train
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+slow = pytest.mark.slow
 
 
 def names(path: Path) -> set[str]:
@@ -27,8 +28,8 @@ def names(path: Path) -> set[str]:
         # Groups, clipping, a scheduler, tied and frozen parameters, augmentation, a loss of (sum, n).
         ("Augmented", ("--policy", "greedy", "--sums", "exact", "--micro-steps", "2")),
         # Contributions in chunks; the order of adding matters where sums are rounded.
-        ("Broad", ("--policy", "ata-empirical", "--sums", "fast", "--inline-bytes", "0")),
-        ("DigitsLikeFloat64", ("--policy", "greedy", "--sums", "fast", "--precision", "bf16")),
+        pytest.param("Broad", ("--policy", "ata-empirical", "--sums", "fast", "--inline-bytes", "0"), marks=slow),
+        pytest.param("DigitsLikeFloat64", ("--policy", "greedy", "--sums", "fast", "--precision", "bf16"), marks=slow),
     ],
 )
 def test_whatever_a_job_does_is_made_again(tmp_path: Path, job: str, args: tuple[str, ...]) -> None:
@@ -38,6 +39,7 @@ def test_whatever_a_job_does_is_made_again(tmp_path: Path, job: str, args: tuple
     assert judgement.verdict is Verdict.BIT_EQUAL
 
 
+@slow
 def test_the_command_says_so_or_names_the_first_round_that_differs(tmp_path: Path) -> None:
     path, out = tmp_path / "run", tmp_path / "out.json"
     train(path, "DigitsLike", "--policy", "greedy", "--sums", "exact")
@@ -63,6 +65,7 @@ def test_the_command_says_so_or_names_the_first_round_that_differs(tmp_path: Pat
     assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
 
 
+@slow
 def test_a_run_in_progress_goes_on_undisturbed_and_a_killed_one_is_read(tmp_path: Path) -> None:
     settings = ("--rounds", "100000", "--tasks", "4", "--micro-batch", "8", "--sums", "exact", "--policy", "greedy")
     with cluster(tmp_path, "tests/jobs.py:DigitsLike", *settings) as run:

@@ -13,7 +13,7 @@ from paceline.allocation import allocate, ata_empirical_scores, constant_for
 from paceline.server.ledger_reader import LedgerReader
 from tests.system.cluster import paceline
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TASKS, SEED = 23, 5
 DELAY = ("--delay", "const:0.0025,const:0.005,const:0.01,const:0.02")

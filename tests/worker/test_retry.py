@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.worker.retry import Retry, ceiling_s, retry_delay_s
+from paceline.worker.retry import Retry, ceiling_s, limit_s, retry_delay_s
 
 
 @given(attempt=st.integers(0, 10_000), elapsed_s=st.floats(0, 59.9), chance=st.floats(0, 1, exclude_max=True))
@@ -19,7 +19,13 @@ def test_attempts_are_never_more_than_fifteen_seconds_apart(attempt: int, elapse
 
 
 def test_pauses_grow_to_fifteen_seconds() -> None:
-    assert [ceiling_s(elapsed_s) for elapsed_s in (0, 59, 60, 300, 450, 3000)] == [2.0, 2.0, 2.0, 10.0, 15.0, 15.0]
+    assert [ceiling_s(elapsed_s) for elapsed_s in (0, 14, 15, 59, 60, 300, 450, 3000)] == [
+        *(0.5, 0.5, 2.0, 2.0, 2.0, 10.0, 15.0, 15.0)
+    ]
+
+
+def test_an_attempt_may_take_two_seconds_however_short_the_pauses() -> None:
+    assert [limit_s(elapsed_s) for elapsed_s in (0, 14, 59, 300, 3000)] == [2.0, 2.0, 2.0, 10.0, 15.0]
 
 
 def test_session_cut_for_a_moment_is_tried_several_times_before_its_worker_counts_as_lost() -> None:
@@ -27,7 +33,7 @@ def test_session_cut_for_a_moment_is_tried_several_times_before_its_worker_count
 
 
 def test_first_attempts_of_many_workers_are_spread() -> None:
-    delays = {retry_delay_s(8, 10.0, chance) for chance in (0.0, 0.25, 0.5, 0.75)}
+    delays = {retry_delay_s(8, 20.0, chance) for chance in (0.0, 0.25, 0.5, 0.75)}
     assert delays == {1.0, 1.25, 1.5, 1.75}
 
 
@@ -45,7 +51,7 @@ def test_a_word_of_the_server_makes_the_next_pause_short_again() -> None:
     retry = Retry(600.0)
     for _ in range(10):
         retry.next_delay_s(0.0)
-    assert retry.next_delay_s(0.0) >= 1.0
+    assert retry.next_delay_s(0.0) >= 0.25
     retry.reset()
     assert retry.next_delay_s(0.0) <= 0.05
 

@@ -24,7 +24,7 @@ from paceline.coordination.ids import Incarnation
 from paceline.errors import ProtocolError
 from paceline.flat import FlatModel
 from paceline.protos import coordinator_pb2 as pb
-from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, frame_chunk, parse_chunk
+from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, frame_chunk, parse_chunk
 from paceline.server.convert import INCARNATION
 from paceline.server.pushes import Push, Pushes
 from paceline.server.streams import end_tasks
@@ -111,6 +111,7 @@ class Stream:
         self._heard = heard
         self._out: deque[pb.TransferDown] = deque()
         self._pulls: deque[Pull] = deque()
+        self._size = ChunkSize()
         self._wake = asyncio.Event()
 
     def send(self, message: pb.TransferDown) -> None:
@@ -130,13 +131,16 @@ class Stream:
 
     async def write_all(self, context: Context) -> None:
         """Write messages and chunks until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             if self._out:
                 await context.write(self._out.popleft().SerializeToString())
             elif self._pulls:
                 framed = self._next_chunk(self._pulls[0])
                 if framed is not None:
+                    began_s = loop.time()
                     await context.write(framed)
+                    self._size.wrote(loop.time() - began_s)
                     self._heard()
             else:
                 self._wake.clear()
@@ -147,7 +151,7 @@ class Stream:
             self._pulls.popleft()
             self.send(pb.TransferDown(pull_gone=pb.PullGone(version=pull.version or 0)))
             return None
-        piece = pull.view[pull.offset : pull.offset + CHUNK_BYTES]
+        piece = pull.view[pull.offset : pull.offset + self._size.bytes]
         pull.offset += len(piece)
         if pull.offset == len(pull.view):
             self._pulls.popleft()

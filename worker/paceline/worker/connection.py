@@ -20,7 +20,7 @@ from paceline.errors import UnavailableError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos import coordinator_pb2_grpc as pb_grpc
 from paceline.protos.framing import channel_options
-from paceline.worker.retry import Retry, ceiling_s
+from paceline.worker.retry import Retry, limit_s
 from paceline.worker.transfer import BROKEN, Transfer, TransferHandler
 
 # The server asks the holder of a claimed name first (2 s); a busy one may take its time.
@@ -157,7 +157,7 @@ class Connection:
         """Hold one session from hello to its end."""
         self._retry.elapsed_s(self._loop.time())
         async with grpc.aio.insecure_channel(self._server, options=channel_options()) as channel:
-            async with asyncio.timeout(ceiling_s(self._retry.elapsed_s(self._loop.time()))):
+            async with asyncio.timeout(limit_s(self._retry.elapsed_s(self._loop.time()))):
                 await _connect(channel)
             call: _Call = pb_grpc.CoordinatorStub(channel).Session()
             with contextlib.suppress(asyncio.InvalidStateError):  # ended already: to read gives its status

@@ -18,7 +18,7 @@ import grpc.aio
 
 from paceline.errors import PacelineError, ProtocolError
 from paceline.protos import coordinator_pb2 as pb
-from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, channel_options, crc32c, frame_chunk, parse_chunk
+from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, channel_options, crc32c, frame_chunk, parse_chunk
 from paceline.worker.retry import Retry
 
 _METHOD = "/paceline.v1.Coordinator/Transfer"
@@ -93,6 +93,7 @@ class Transfer:
         self._retry = Retry(Retry.endless)
         self._stream: asyncio.Task[None] | None = None
         self._attached = False
+        self._size = ChunkSize()
 
     def pull(self, pull: Pull) -> None:
         """Begin a pull; there is one at a time."""
@@ -195,8 +196,11 @@ class Transfer:
             self._granted.popleft()
         elif push.sent < len(push.source):
             start = push.sent
-            push.sent = min(start + CHUNK_BYTES, len(push.source))
+            push.sent = min(start + self._size.bytes, len(push.source))
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
             await call.write(frame_chunk(push.source[start : push.sent]))
+            self._size.wrote(loop.time() - began_s)
         else:
             self._granted.popleft()
             await call.write(pb.TransferUp(push_done=pb.PushDone(lease=push.manifest.lease)).SerializeToString())
