@@ -262,3 +262,47 @@ class Broad(DigitsLike):
             nn.Dropout(0.2),
             nn.Linear(4096, 10),
         )
+
+
+class Averaging(DigitsLike):
+    """Keeps an average of its gradients and draws noise in before_step; Adam and a scheduler."""
+
+    def __init__(self) -> None:
+        self.average: list[torch.Tensor] = []
+        self.count = 0
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=0.01, amsgrad=True)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 11])
+
+    def before_step(self, model: nn.Module) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        self.average = self.average or [torch.zeros_like(gradient) for gradient in gradients]
+        self.count += 1
+        for average, gradient in zip(self.average, gradients, strict=True):
+            average.mul_(0.9).add_(gradient, alpha=0.1)
+            gradient.add_(average, alpha=1 / self.count).add_(torch.randn_like(gradient), alpha=1e-3)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average, self.count = state["average"], state["count"]
+
+
+class Note:
+    """Something that is more than plain values."""
+
+
+class OddState(Tiny):
+    """Its optimizer keeps an object of its own."""
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        class Noting(torch.optim.SGD):
+            def step(self, closure: Any = None) -> Any:
+                super().step(closure)
+                self.state[self.param_groups[0]["params"][0]]["note"] = Note()
+
+        return Noting(model.parameters(), lr=0.1)

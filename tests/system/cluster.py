@@ -57,10 +57,17 @@ class Cluster:
         server_args: further arguments of `paceline server`.
         json_log: the processes log as JSON lines, which `logged` reads.
         host: where the server listens.
+        resumed: go on with the run in `folder`/run, as the second life.
     """
 
     def __init__(
-        self, folder: Path, job: str, *server_args: str, json_log: bool = False, host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        job: str,
+        *server_args: str,
+        json_log: bool = False,
+        host: str = "127.0.0.1",
+        resumed: bool = False,
     ) -> None:
         self.folder = folder
         self.job = job
@@ -70,7 +77,10 @@ class Cluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.lives = 1
         bind = ["--bind", self.address, "--run-dir", str(self.run_dir)]
-        self.server = self._start("server", ["server", job, *bind, *server_args])
+        if resumed:
+            self.resume(*server_args)
+        else:
+            self.server = self._start("server", ["server", job, *bind, *server_args])
 
     def _start(self, name: str, args: list[str], inside: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:

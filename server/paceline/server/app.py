@@ -130,6 +130,7 @@ class Server:
         await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status)
         self._housekeeper = asyncio.create_task(self._keep_house())
         self._announce()
+        self._driver.begin()
         if resumed is not None and prepared.rounds is not None and resumed.version >= prepared.rounds:
             self._driver.post(StopRequested(f"{resumed.version} rounds are done", reached=True))
 

@@ -53,6 +53,10 @@ class Driver:
         self._actions = actions
         self._books = books
 
+    def begin(self) -> None:
+        """Heed the machine's deadline from now on, also if nothing ever happens."""
+        self._set_timer()
+
     def now(self) -> float:
         """Seconds since the server began."""
         return self._loop.time() - self._began_s
