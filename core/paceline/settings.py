@@ -111,6 +111,7 @@ class RunSettings(SharedSettings):
         checkpoint_every: rounds ("20") or time ("60s") between checkpoints, or "never".
         keep_checkpoints: so many of the newest stay.
         best: metric ("accuracy", "error:min") by which the best version is kept too; None: that of `until`, if any.
+        strikes: a worker is put aside for long after so many refused contributions.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
     """
@@ -149,6 +150,7 @@ class RunSettings(SharedSettings):
     checkpoint_every: str = "60s"
     keep_checkpoints: Count = 2
     best: str | None = None
+    strikes: Count = 3
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)

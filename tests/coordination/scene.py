@@ -70,7 +70,9 @@ class Scene:
         if isinstance(policy, str):
             means_s = dict.fromkeys("abcdefgh", 1.0)
             policy = make_policy(policy, PolicyOptions(means_s=means_s), rng=np.random.default_rng(0))
-        self.machine = Checked(Machine(MachineSettings(**{"tasks": 4, **settings}), policy), keep=True)
+        self.machine = Checked(
+            Machine(MachineSettings(**{"tasks": 4, "clock_slack_s": 1e6, **settings}), policy), keep=True
+        )
         self.now = 0.0
         self.log: list[Effect] = []
         self._updates = updates

@@ -35,7 +35,7 @@ def two_workers(**settings: Any) -> tuple[Scene, Worker, Worker]:
 
 def cut_of(scene: Scene) -> Cut:
     """Take the machine's cut, through its file's form."""
-    cut = scene.machine.machine.cut()
+    cut = scene.machine.machine.cut(scene.now)
     assert cut is not None
     again = Cut.from_json(json.loads(json.dumps(cut.to_json())))
     assert again == cut
@@ -104,9 +104,9 @@ def test_failed_run_is_resumed_to_try_its_task_again() -> None:
 def test_no_cut_while_the_next_version_is_made_or_after_that_failed() -> None:
     scene = Scene("fixed", tasks=1, updates=False, **STILL)
     scene.join("a").work()
-    assert scene.machine.machine.cut() is None
+    assert scene.machine.machine.cut(scene.now) is None
     scene.do(UpdateFailed("the optimizer raised ValueError"))
-    assert scene.machine.machine.cut() is None
+    assert scene.machine.machine.cut(scene.now) is None
 
 
 def test_checkpoint_is_ordered_every_so_many_rounds_before_the_next_plan() -> None:
@@ -219,6 +219,7 @@ def test_another_policys_cut_is_refused() -> None:
         ("attempts", {"3": [["a", "b"]]}, "attempts.3.0 is"),
         ("workers", [["a", "cpu", 0, 0, 0.0, 0]], "workers.0.2 is 0"),
         ("workers", [["a", "cpu", 1, 0, "nan", 0]], "workers.0.4 is 'nan'"),
+        ("held", [["a", 3, -1.0, "checksum"]], "held.0.2 is -1.0"),
         ("policy", None, "policy is None: expected a text"),
         ("policy_state", [], "policy_state is"),
     ],

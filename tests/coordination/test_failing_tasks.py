@@ -19,9 +19,9 @@ from paceline.coordination.events import ContributionRejected, Rejection, TaskFa
 from tests.coordination.scene import Scene, Worker, of, one
 
 
-def two_workers(rounds: int | None = None) -> tuple[Scene, Worker, Worker]:
+def two_workers(rounds: int | None = None, strikes: int = 3) -> tuple[Scene, Worker, Worker]:
     """Two equal workers in round 1: a holds tasks 0 and 1, b holds 2 and 3."""
-    scene = Scene("fixed", tasks=4, min_workers=2, rounds=rounds, aside_s=5.0, silent_after_s=1e6)
+    scene = Scene("fixed", tasks=4, min_workers=2, rounds=rounds, aside_s=5.0, silent_after_s=1e6, strikes=strikes)
     return scene, scene.join("a"), scene.join("b")
 
 
@@ -109,7 +109,7 @@ def test_worker_put_aside_comes_back_after_its_time() -> None:
 
 
 def test_time_aside_doubles_until_a_contribution_is_taken() -> None:
-    scene, a, b = two_workers()
+    scene, a, b = two_workers(strikes=100)
     pauses = []
     for _ in range(3):
         effects = a.offer([99])

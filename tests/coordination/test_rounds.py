@@ -348,6 +348,7 @@ def test_run_resumed_in_a_new_life_goes_on_where_it_stood() -> None:
         returned=(TaskId(3), TaskId(7)),
         attempts={},
         workers=(),
+        held=(),
         policy=policy.name,
         policy_state={},
     )

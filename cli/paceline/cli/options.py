@@ -125,6 +125,8 @@ OPTIONS: tuple[Option, ...] = (
     _option("silent_after_s", FAULTS, "SECONDS", "A worker is lost that says nothing for so long.", "silent-after"),
     _option("progress_s", FAULTS, "SECONDS", "Or that makes no progress for so long, or for 8 of its learned task "
             "times, if that is longer.", "progress-after"),
+    _option("strikes", FAULTS, "N", "After so many refused contributions a worker gets no tasks for a minute, then "
+            "two, up to an hour."),
     _option("grace_s", FAULTS, "TIME", "Told to end by SIGTERM, the server lets the round close so long.", "grace"),
     _option("idle_exit_s", FAULTS, "TIME", "End after so long without any worker; never is possible.", "idle-exit"),
     _option("heartbeat_s", FAULTS, "SECONDS", "A worker with nothing to say says so this often.", "heartbeat"),

@@ -36,6 +36,20 @@ class KnownWorker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What is held against a name; see `state.Conduct`.
+
+    Attributes:
+        aside_s: it gets no tasks for so long yet.
+    """
+
+    name: WorkerName
+    refused: int
+    aside_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """What a coordinator goes on from.
 
@@ -43,7 +57,7 @@ class Cut:
         version: of the model that it belongs to.
         next_tasks, returned: the task streams' position, see `effects.RoundRecord`.
         attempts: at tasks that failed and are not applied.
-        workers: what was learned of them.
+        workers, held: what was learned of them, and what is held against them.
         policy: the policy's name; `policy_state` what it keeps, as it stood before it planned the next round.
     """
 
@@ -52,6 +66,7 @@ class Cut:
     returned: tuple[TaskId, ...]
     attempts: Mapping[TaskId, tuple[Attempt, ...]]
     workers: tuple[KnownWorker, ...]
+    held: tuple[Held, ...]
     policy: str
     policy_state: PolicyState
 
@@ -69,6 +84,7 @@ class Cut:
                 [one.name, one.device, one.first_round, one.tasks_done, number(one.busy_s), one.strikes]
                 for one in self.workers
             ],
+            "held": [[one.name, one.refused, one.aside_s, one.why] for one in self.held],
             "policy": self.policy,
             "policy_state": self.policy_state,
         }
@@ -80,14 +96,15 @@ class Cut:
         Raises:
             UsageError: it is something else; the message says what and where.
         """
-        keys = ("version", "next_tasks", "returned", "attempts", "workers", "policy", "policy_state")
-        version, next_tasks, returned, attempts, workers, policy, policy_state = Saved("cut", value).fields(*keys)
+        keys = ("version", "next_tasks", "returned", "attempts", "workers", "held", "policy", "policy_state")
+        version, next_tasks, returned, attempts, workers, held, policy, policy_state = Saved("cut", value).fields(*keys)
         return cls(
             version=version.count(0),
             next_tasks=tuple(one.count(0) for one in next_tasks.row(1)),
             returned=tuple(TaskId(one.count(0)) for one in returned.row(0)),
             attempts=dict(_attempts(task, rows) for task, rows in attempts.items()),
             workers=tuple(_worker(row) for row in workers.row(0)),
+            held=tuple(_held(row) for row in held.row(0)),
             policy=policy.text(),
             policy_state={key: one.value for key, one in policy_state.items()},
         )
@@ -113,3 +130,8 @@ def _worker(saved: Saved) -> KnownWorker:
         busy_s=busy_s.seconds(),
         strikes=strikes.count(0),
     )
+
+
+def _held(saved: Saved) -> Held:
+    name, refused, aside_s, why = saved.row(4, 4)
+    return Held(name=WorkerName(name.text()), refused=refused.count(0), aside_s=aside_s.seconds(), why=why.text())

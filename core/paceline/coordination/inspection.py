@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paceline.allocation import ata_empirical_radius_s
-from paceline.coordination.ids import TaskId
+from paceline.coordination.ids import TaskId, WorkerName
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Member, Standing, Statistics
 from paceline.coordination.rounds import Round
@@ -104,10 +104,11 @@ def snapshot(state: State, now: float) -> Snapshot:
                 radius_s=_radius_s(state, statistics),
                 allocation=granted.get(name, 0),
                 pace=pace,
+                note=_note(state, name, now),
             )
         )
     known = {worker.name for worker in workers}
-    workers += [_newcomer(m) for m in state.members.values() if m.name not in known]
+    workers += [_newcomer(state, m, now) for m in state.members.values() if m.name not in known]
     return Snapshot(
         state=_state(state),
         situation=_situation(state),
@@ -118,7 +119,7 @@ def snapshot(state: State, now: float) -> Snapshot:
     )
 
 
-def _newcomer(member: Member) -> WorkerSnapshot:
+def _newcomer(state: State, member: Member, now: float) -> WorkerSnapshot:
     return WorkerSnapshot(
         name=member.name,
         state="joining",
@@ -130,7 +131,15 @@ def _newcomer(member: Member) -> WorkerSnapshot:
         radius_s=None,
         allocation=0,
         pace=member.pace,
+        note=_note(state, member.name, now),
     )
+
+
+def _note(state: State, name: WorkerName, now: float) -> str:
+    conduct = state.conduct.get(name)
+    if conduct is None or conduct.aside_until <= now:
+        return ""
+    return f"gets no tasks for {conduct.aside_until - now:.0f} s: {conduct.why}"
 
 
 def _standing(member: Member, now: float) -> str:

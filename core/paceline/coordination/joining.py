@@ -196,6 +196,10 @@ def _welcome(state: State, event: Hello) -> None:
         heard_at=state.now,
         progress_at=state.now,
     )
+    conduct = state.conduct.get(event.name)
+    if conduct is not None and conduct.aside_until > state.now:
+        member.aside_until = conduct.aside_until
+        state.arm(member, member.aside_until)
     state.members[event.name] = state.sessions[event.session] = state.incarnations[event.incarnation] = member
     state.departed.pop(event.name, None)
     state.arm(member, state.now + state.settings.silent_after_s)

@@ -38,7 +38,7 @@ class Lease:
         kept: in the sum that will be pushed.
         dropped: finished, but not wanted.
         given_up: taken from the worker unfinished; a late report of one changes nothing but the bill.
-        results: of finished tasks.
+        results: of finished tasks; claimed_s: the sum of their seconds.
         push: the latest attempt that is being staged.
     """
 
@@ -58,6 +58,7 @@ class Lease:
     dropped: list[TaskId] = field(default_factory=list)
     given_up: set[TaskId] = field(default_factory=set)
     results: dict[TaskId, TaskResult] = field(default_factory=dict)
+    claimed_s: float = 0.0
     push: PushId | None = None
     wasted_s: float = 0.0
 

@@ -160,9 +160,9 @@ class Machine:
         first = min(due, default=math.inf)
         return first if first < math.inf else None
 
-    def cut(self) -> Cut | None:
+    def cut(self, now: float) -> Cut | None:
         """Take a cut at the last commit; None while the next version is being made, or if that failed."""
-        return saving.cut(self._state)
+        return saving.cut(self._state, now)
 
     def snapshot(self, now: float) -> Snapshot:
         """Copy out what people may see."""

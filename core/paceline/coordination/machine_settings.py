@@ -22,6 +22,10 @@ class MachineSettings:
             while nothing is learned, a warning only.
         probe_s: how long the holder of a name has to answer when a newcomer claims it.
         aside_s: first time-out of a worker that fails what others manage; doubles each time, up to aside_max_s.
+        strikes: after every so many refused contributions its worker is put aside for refused_aside_s, which doubles
+            each time, up to refused_aside_max_s.
+        most_samples: of one task.
+        clock_slack_s: so much more seconds than have passed may a worker claim.
         attempts: so often is one task tried before the run fails.
         checkpoint_rounds, checkpoint_s: a version is saved so long after the last that was: the first that comes.
         idle_exit_s: without any worker for so long the run is stopped.
@@ -40,6 +44,11 @@ class MachineSettings:
     probe_s: float = 2.0
     aside_s: float = 1.0
     aside_max_s: float = 300.0
+    strikes: int = 3
+    refused_aside_s: float = 60.0
+    refused_aside_max_s: float = 3600.0
+    most_samples: float = math.inf
+    clock_slack_s: float = 0.001
     attempts: int = 3
     checkpoint_rounds: int | None = None
     checkpoint_s: float = math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paceline.coordination.conduct import in_time, put_aside, refused, spent_s, valid
 from paceline.coordination.effects import AcknowledgePush, AddContribution, LeaseVerdict, RefusePush, StagePush
 from paceline.coordination.events import (
     ContributionInterrupted,
@@ -13,7 +14,7 @@ from paceline.coordination.events import (
 from paceline.coordination.ids import LEASES_PER_LIFE, LeaseId, PushId, TaskId
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.state import MachineError, Push, State
-from paceline.coordination.working import attempt_failed, finished, leave_if_drained, put_aside, valid
+from paceline.coordination.working import attempt_failed, finished, leave_if_drained
 
 
 def offered(state: State, event: ContributionOffered) -> None:
@@ -24,12 +25,14 @@ def offered(state: State, event: ContributionOffered) -> None:
     if lease is None or lease.incarnation != event.incarnation:
         _answer_unknown(state, event)
         return
-    fault = _fault(lease, event)
+    fault = _fault(state, lease, event)
     if fault is not None:
         _refuse(state, event.push, lease, *fault)
         return
     lease.push = event.push
-    state.pushes[event.push] = Push(event.lease, event.incarnation, event.results, event.wasted_s)
+    state.pushes[event.push] = Push(
+        event.lease, event.incarnation, in_time(state, lease, event.results), spent_s(state, lease, event.wasted_s)
+    )
     state.out.append(StagePush(event.push))
 
 
@@ -106,10 +109,9 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
         _blame_failures(state, lease, result.task)
     account.last_s = state.now
     state.learned(member).strikes = 0
-    wasted_s = push.wasted_s if 0.0 <= push.wasted_s < float("inf") else 0.0
     # A worker does one task at a time: what it gave up was one task, begun in vain.
-    state.waste(lease.worker, wasted_s, int(wasted_s > 0.0))
-    lease.wasted_s += wasted_s
+    state.waste(lease.worker, push.wasted_s, int(push.wasted_s > 0.0))
+    lease.wasted_s += push.wasted_s
     weight = current.weights.get(lease.share, 1.0)
     current.awaiting.discard(lease.id)
     lease.results = {result.task: result for result in push.results}
@@ -127,7 +129,7 @@ def _blame_failures(state: State, lease: Lease, task: TaskId) -> None:
             put_aside(state, attempt.worker, f"it failed task {task}, which {lease.worker} managed: {attempt.message}")
 
 
-def _fault(lease: Lease, event: ContributionOffered) -> tuple[Rejection, str] | None:
+def _fault(state: State, lease: Lease, event: ContributionOffered) -> tuple[Rejection, str] | None:
     if event.version != lease.version:
         return Rejection.WRONG_VERSION, f"version is {event.version}: expected {lease.version}, the lease's"
     tasks = [result.task for result in event.results]
@@ -139,7 +141,7 @@ def _fault(lease: Lease, event: ContributionOffered) -> tuple[Rejection, str] | 
         return Rejection.WRONG_TASKS, f"tasks {_few(strangers)} are not kept in lease {lease.id}"
     if not lease.in_advance and lease.phase is not Phase.COLLECTING:
         return Rejection.WRONG_TASKS, f"lease {lease.id} was pushed before it was collected"
-    if not all(valid(result) for result in event.results):
+    if not all(valid(state, result) for result in event.results):
         return Rejection.NON_FINITE, "seconds, loss or samples of a task are not a number"
     return None
 
@@ -148,7 +150,8 @@ def _refuse(state: State, push: PushId, lease: Lease, rejection: Rejection, mess
     member = state.members.get(lease.worker)
     state.out.append(RefusePush(push, rejection, message))
     state.end_lease(lease, LeaseVerdict.REJECTED)
-    put_aside(state, lease.worker, f"its contribution was refused ({rejection.value}: {message})")
+    if rejection is not Rejection.STALE:
+        refused(state, lease.worker, f"{rejection.value}: {message}")
     if member is not None:
         leave_if_drained(state, member)
 

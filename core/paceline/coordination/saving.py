@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from paceline.coordination.cut import Cut, KnownWorker
+from paceline.coordination.cut import Cut, Held, KnownWorker
 from paceline.coordination.effects import Outcome, SaveCheckpoint, Warn
 from paceline.coordination.events import CheckpointRequested, CheckpointSaved
 from paceline.coordination.members import Statistics
 from paceline.coordination.queue import TaskQueue
-from paceline.coordination.state import State
+from paceline.coordination.state import Conduct, State
 from paceline.errors import UsageError
 
 
-def cut(state: State) -> Cut | None:
+def cut(state: State, now: float) -> Cut | None:
     """Take a cut at the last commit; None while the next version is being made.
 
     What was done since in the round in progress is not in it, what was learned of workers is.
@@ -36,6 +36,10 @@ def cut(state: State) -> Cut | None:
                 strikes=known.strikes,
             )
             for (name, device), known in state.statistics.items()
+        ),
+        held=tuple(
+            Held(name=name, refused=held.refused, aside_s=max(0.0, held.aside_until - now), why=held.why)
+            for name, held in state.conduct.items()
         ),
         policy=state.policy.name,
         policy_state=state.policy.state() if before is None else before,
@@ -64,6 +68,8 @@ def restore(state: State, earlier: Cut) -> None:
         (one.name, one.device): Statistics(one.first_round, one.tasks_done, one.busy_s, one.strikes)
         for one in earlier.workers
     }
+    # This life's clock begins at 0.
+    state.conduct = {one.name: Conduct(one.refused, one.aside_s, one.why) for one in earlier.held}
 
 
 def committed(state: State) -> None:
@@ -95,7 +101,7 @@ def saved(state: State, event: CheckpointSaved) -> None:
 
 def _save(state: State) -> None:
     saving = state.saving
-    taken = None if saving.busy else cut(state)
+    taken = None if saving.busy else cut(state, state.now)
     if taken is not None:
         saving.busy, saving.wanted = True, False
         saving.version, saving.at = state.version, state.now

@@ -16,6 +16,7 @@ class WorkerSnapshot:
         tasks_done, busy_s: its statistics, K_i and T_i.
         mean_task_s, radius_s: learned seconds per task and ata-empirical's confidence radius; None while not learned.
         allocation: tasks in the round in progress.
+        note: why it gets no tasks at present; empty: it may get some.
     """
 
     name: WorkerName
@@ -28,6 +29,7 @@ class WorkerSnapshot:
     radius_s: float | None
     allocation: int
     pace: float | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

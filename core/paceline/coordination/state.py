@@ -32,6 +32,9 @@ from paceline.coordination.queue import TaskQueue
 from paceline.coordination.rounds import Account, Round
 from paceline.errors import PacelineError
 
+# Of workers that are gone so many names are remembered.
+NAMES_KEPT = 10_000
+
 
 class MachineError(PacelineError):
     """Our own shell broke a rule of the machine; nothing was changed. The message tells the recent story."""
@@ -67,6 +70,20 @@ class Push:
 
 
 @dataclass(slots=True)
+class Conduct:
+    """What is held against a name; see conduct.py.
+
+    Attributes:
+        refused: contributions, in all.
+        aside_until: gets no tasks before this time, for the reason `why`.
+    """
+
+    refused: int = 0
+    aside_until: float = 0.0
+    why: str = ""
+
+
+@dataclass(slots=True)
 class Departed:
     """A worker that is gone, as status shows it."""
 
@@ -84,6 +101,7 @@ class State:
         members: live incarnations by name; `sessions` and `incarnations` the same otherwise; `claims` newcomers'.
         departed: names without a live incarnation, for status.
         statistics: by (name, device).
+        conduct: by name, of those against whom something is held.
         leases: all live leases.
         next_tasks, returned: the task streams' position at the last commit.
         alone_since: when the last worker was gone; None while there is one.
@@ -115,6 +133,7 @@ class State:
     incarnations: dict[Incarnation, Member] = field(default_factory=dict)
     departed: dict[WorkerName, Departed] = field(default_factory=dict)
     statistics: dict[tuple[WorkerName, str], Statistics] = field(default_factory=dict)
+    conduct: dict[WorkerName, Conduct] = field(default_factory=dict)
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     pushes: dict[PushId, Push] = field(default_factory=dict)
     attempts: dict[TaskId, list[Attempt]] = field(default_factory=dict)
@@ -158,6 +177,15 @@ class State:
     def learned(self, member: Member) -> Statistics:
         """Give what is known of a member's name on its device; made at its first readiness."""
         return self.statistics[member.name, member.device]
+
+    def conduct_of(self, worker: WorkerName) -> Conduct:
+        """Give what is held against a name, to be added to; of too many the one goes that is over the longest."""
+        known = self.conduct.get(worker)
+        if known is None:
+            if len(self.conduct) >= NAMES_KEPT:
+                del self.conduct[min(self.conduct, key=lambda name: self.conduct[name].aside_until)]
+            known = self.conduct[worker] = Conduct()
+        return known
 
     def waste(self, worker: WorkerName, seconds: float, tasks: int = 0) -> None:
         """Charge worker seconds that were not used."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+from paceline.coordination.conduct import spent_s, valid
 from paceline.coordination.cut import Attempt
 from paceline.coordination.effects import LeaseVerdict, Outcome, SendVerdict, Warn
 from paceline.coordination.events import (
@@ -24,13 +28,15 @@ from paceline.coordination.state import State
 def task_reported(state: State, event: TaskReported) -> None:
     """Take a finished task into account; where it was not kept in advance, decide now."""
     member, lease = _holder(state, event.session, event.lease)
+    if member is None or lease is None or not valid(state, event.result):
+        return
     task = event.result.task
-    if member is None or lease is None or not valid(event.result):
-        return
+    claimed_s = min(event.result.seconds, max(0.0, spent_s(state, lease, math.inf) - lease.claimed_s))
+    result = event.result if claimed_s == event.result.seconds else replace(event.result, seconds=claimed_s)
     if task not in lease.running:
-        _late_report(state, member, lease, event.result)
+        _late_report(state, member, lease, result)
         return
-    finished(state, member, lease, event.result)
+    finished(state, member, lease, result)
     if lease.in_advance:
         return
     if _between_rounds(state, lease):
@@ -55,17 +61,11 @@ def decide_late(state: State) -> None:
         _decide(state, state.members[lease.worker], lease, task)
 
 
-def valid(result: TaskResult) -> bool:
-    """Tell whether a worker's numbers can be numbers at all; NaN fails every comparison."""
-    return (
-        0.0 <= result.seconds < float("inf") and float("-inf") < result.loss_sum < float("inf") and result.samples >= 0
-    )
-
-
 def finished(state: State, member: Member, lease: Lease, result: TaskResult) -> None:
     """Book a finished task: it counts for the worker that ran it, used or not."""
     lease.running.pop(result.task, None)
     lease.results[result.task] = result
+    lease.claimed_s += result.seconds
     _learn(state, member, Finished(member.name, result.seconds))
     member.computing_since = state.now if member.running_tasks() else None
 
@@ -78,7 +78,7 @@ def task_failed(state: State, event: TaskFailed) -> None:
     del lease.running[event.task]
     lease.dropped.append(event.task)
     member.computing_since = state.now if member.running_tasks() else None
-    seconds = event.seconds if 0.0 <= event.seconds < float("inf") else 0.0
+    seconds = spent_s(state, lease, event.seconds)
     state.waste(member.name, seconds, 1)
     lease.wasted_s += seconds
     if event.task in lease.kept:
@@ -109,25 +109,12 @@ def attempt_failed(state: State, worker: WorkerName, task: TaskId, message: str,
         state.out.append(Warn(f"task {task} failed on {worker} and is tried again: {message}"))
 
 
-def put_aside(state: State, worker: WorkerName, why: str) -> None:
-    """Give a worker no tasks for a while; the while doubles each time."""
-    member = state.members.get(worker)
-    if member is None or member.standing is not Standing.ACTIVE:
-        return
-    statistics = state.learned(member)
-    pause_s = min(state.settings.aside_s * 2**statistics.strikes, state.settings.aside_max_s)
-    statistics.strikes += 1
-    member.aside_until = state.now + pause_s
-    state.arm(member, member.aside_until)
-    state.changed(member, "aside", f"gets no tasks for {pause_s:.3g} s: {why}")
-
-
 def lease_ended(state: State, event: LeaseEnded | VersionGone) -> None:
     """A worker is done with a lease for which it will push nothing: what it still held goes back."""
     member, lease = _holder(state, event.session, event.lease)
     if member is None or lease is None:
         return
-    wasted_s = event.wasted_s if isinstance(event, LeaseEnded) and 0.0 <= event.wasted_s < float("inf") else 0.0
+    wasted_s = spent_s(state, lease, event.wasted_s) if isinstance(event, LeaseEnded) else 0.0
     # A worker does one task at a time: what it gave up was one task, begun in vain.
     state.waste(member.name, wasted_s, int(wasted_s > 0.0))
     lease.wasted_s += wasted_s

@@ -496,7 +496,7 @@ class StatusResponse(_message.Message):
     def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s")
+    __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s", "note")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -507,6 +507,7 @@ class WorkerStatus(_message.Message):
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     PACE_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     device: str
@@ -517,4 +518,5 @@ class WorkerStatus(_message.Message):
     allocation: int
     pace: float
     busy_s: float
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., address: _Optional[str] = ..., tasks_done: _Optional[int] = ..., mean_task_s: _Optional[float] = ..., radius_s: _Optional[float] = ..., allocation: _Optional[int] = ..., pace: _Optional[float] = ..., busy_s: _Optional[float] = ...) -> None: ...
+    note: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., address: _Optional[str] = ..., tasks_done: _Optional[int] = ..., mean_task_s: _Optional[float] = ..., radius_s: _Optional[float] = ..., allocation: _Optional[int] = ..., pace: _Optional[float] = ..., busy_s: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...

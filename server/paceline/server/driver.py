@@ -71,7 +71,7 @@ class Driver:
 
     def cut(self) -> Cut | None:
         """Take a cut at the last commit; None if the update to the next version failed or is being made."""
-        return self._machine.cut()
+        return self._machine.cut(self.now())
 
     def post(self, event: Event) -> None:
         """Hand an event to the machine and carry out what it orders; after the end nothing happens."""

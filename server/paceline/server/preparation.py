@@ -22,6 +22,8 @@ from paceline.update import Updater
 from paceline.weights import load_init
 
 _WANTED_DESCRIPTORS = 65536
+# A loss of (sum, n) counts what it likes, tokens mostly; a sample has hardly more of them than this.
+COUNTED_PER_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class Preparation:
             lost_after_s=settings.lost_after_s,
             silent_after_s=settings.silent_after_s,
             progress_s=settings.progress_s,
+            strikes=settings.strikes,
+            most_samples=settings.micro_batch * COUNTED_PER_SAMPLE,
             checkpoint_rounds=interval.rounds,
             checkpoint_s=math.inf if interval.seconds is None else interval.seconds,
             idle_exit_s=math.inf if settings.idle_exit_s is None else settings.idle_exit_s,

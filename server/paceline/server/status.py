@@ -84,6 +84,7 @@ def _worker(worker: WorkerSnapshot) -> pb.WorkerStatus:
         allocation=worker.allocation,
         pace=worker.pace or 0.0,
         busy_s=worker.busy_s,
+        note=worker.note,
     )
 
 
@@ -136,6 +137,7 @@ def render_status(response: pb.StatusResponse) -> RenderableType:
         rows.append(Text(response.situation))
     rows.append(Text(_sums(response)))
     rows.append(_workers_table(response) if response.workers else Text("no workers yet"))
+    rows += [Text(f"{worker.name} {worker.note}") for worker in response.workers if worker.note]
     if response.decision:
         rows.append(Text(f"last decision: {response.decision}"))
     return Group(*rows)
