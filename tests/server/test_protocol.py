@@ -215,14 +215,14 @@ async def test_the_last_report_may_carry_the_contribution(tmp_path: Path) -> Non
     async with serving(settings(tmp_path, rounds=1)) as run, RawWorker(run.address) as worker:
         await worker.join()
         lease = await worker.hear("lease")
-        numbers: dict[str, Any] = {"outcome": pb.TASK_OUTCOME_DONE, "seconds": 0.25, "loss_sum": 4.0, "samples": 4}
+        numbers: dict[str, Any] = {"outcome": pb.TASK_OUTCOME_DONE, "seconds": 2**-12, "loss_sum": 4.0, "samples": 4}
         first, last = task_ids(lease.tasks)
         await worker.say(report=pb.Report(lease=lease.lease, task=first, **numbers))
-        contribution = worker.contribution(lease, seconds=[0.25, 0.25])
+        contribution = worker.contribution(lease, seconds=[2**-12, 2**-12])
         await worker.say(report=pb.Report(lease=lease.lease, task=last, contribution=contribution, **numbers))
         assert (await worker.hear("push_result")).verdict == pb.PUSH_VERDICT_ACCEPTED
         result = await run.end()
-    assert result.summary["workers"][0]["busy_s"] == 0.5
+    assert result.summary["workers"][0]["busy_s"] == 2**-11
     assert result.summary["loss"] == [1.0]
 
 
