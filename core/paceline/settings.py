@@ -113,6 +113,7 @@ class RunSettings(SharedSettings):
         best: metric ("accuracy", "error:min") by which the best version is kept too; None: that of `until`, if any.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
+        tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
     """
 
     job: str
@@ -139,6 +140,7 @@ class RunSettings(SharedSettings):
     run_dir: Path | None = None
     bind: str = "127.0.0.1:7070"
     insecure: bool = False
+    tls_dir: Path | None = None
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     device: str = "cpu"
     eval_device: str | None = None
@@ -224,6 +226,12 @@ class RunSettings(SharedSettings):
                 raise ValueError(f"mean of worker {name!r} is {mean_s}: expected seconds per task above 0")
         return self
 
+    @model_validator(mode="after")
+    def _encrypted_or_not(self) -> RunSettings:
+        if self.insecure and self.tls_dir is not None:
+            raise ValueError("--insecure and --tls-dir contradict each other: expected one of them")
+        return self
+
     def policy_options(self) -> PolicyOptions:
         """Give what the policy is told."""
         return PolicyOptions(
@@ -273,6 +281,8 @@ class WorkerSettings(_Settings):
         delay: a law of extra seconds per task, see laws.parse_law; for experiments.
         reconnect_for_s: how long to look for a server that cannot be reached before giving up.
         delay_seed: of the delay's draws; None: fresh.
+        tls_dir: folder with ca.pem, worker.pem and worker.key; None: nothing is encrypted.
+        token_file: what is in it is shown to the server; None: PACELINE_TOKEN, if it is set.
     """
 
     server: str
@@ -284,6 +294,8 @@ class WorkerSettings(_Settings):
     delay: str | None = None
     delay_seed: int | None = Field(default=None, ge=0)
     reconnect_for_s: float = Field(default=600.0, ge=0)
+    tls_dir: Path | None = None
+    token_file: Path | None = None
 
     @field_validator("server")
     @classmethod

@@ -18,8 +18,8 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed",
-    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure",
-    "worker": "HOST:PORT JOB --name --reconnect-for --data --device --pace --delay --delay-seed",
+    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir",
+    "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed",
 }
 
 

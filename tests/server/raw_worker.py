@@ -13,10 +13,12 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from paceline.access import OPEN, Access
 from paceline.flat import FlatModel, build_model
 from paceline.layout import ContributionLayout, contribution_layout
 from paceline.loading import load_job
 from paceline.protos import coordinator_pb2 as pb
+from paceline.protos.channels import metadata, open_aio_channel
 from paceline.protos.coordinator_pb2_grpc import CoordinatorStub
 from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, channel_options, crc32c, frame_chunk, parse_chunk
 from paceline.server import RunResult, Server, prepare
@@ -86,13 +88,14 @@ async def serving(run_settings: RunSettings) -> AsyncIterator[Run]:
 class RawWorker:
     """One incarnation. `join` brings it to where leases come."""
 
-    def __init__(self, address: str, name: str = "w1", job: str = JOB) -> None:
+    def __init__(self, address: str, name: str = "w1", job: str = JOB, access: Access = OPEN) -> None:
         self.name = name
+        self.metadata = metadata(access)
         self.incarnation = secrets.token_hex(16)
         self.welcome = pb.Welcome()
         self.layout, self.flat = layout_of(job)
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
-        self._data_channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self._channel = open_aio_channel(address, access)
+        self._data_channel = open_aio_channel(address, access)
         self._unheard: list[pb.ServerMessage] = []
         self.open_session()
 
@@ -157,7 +160,7 @@ class RawWorker:
         """Open a control stream."""
         self._stream: Any = self._channel.stream_stream(
             "/paceline.v1.Coordinator/Session", pb.WorkerMessage.SerializeToString, pb.ServerMessage.FromString
-        )()
+        )(metadata=self.metadata)
 
     # ---- contributions -----------------------------------------------------------------------------------------------
 
@@ -208,7 +211,7 @@ class RawTransfer:
 
     def __init__(self, worker: RawWorker, channel: grpc.aio.Channel) -> None:
         self._worker = worker
-        self._stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")()
+        self._stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")(metadata=worker.metadata)
 
     async def __aenter__(self) -> RawTransfer:
         await self.say(attach=pb.Attach(protocol_version=PROTOCOL_VERSION, incarnation=self._worker.incarnation))

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from paceline.cli.checkpoint_commands import group as checkpoint_group
+from paceline.cli.asking import TlsDir, TokenFile, access_of
+from paceline.cli.certs import certs
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.exit_codes import INTERRUPTED
@@ -31,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(certs, name="certs")
 
 SOURCES = (
     "Every setting can also stand in the environment (--micro-batch: PACELINE_MICRO_BATCH) or in paceline.toml"
@@ -176,11 +180,13 @@ def _status(
     server: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the server listens.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Wait so long for it.")] = 5.0,
+    tls_dir: TlsDir = None,
+    token_file: TokenFile = None,
 ) -> int:
     """Show how a run goes: round, loss, what was learned about each worker, and why the last decision was made."""
     from paceline.cli.remote import show_status
 
-    return show_status(server, as_json, timeout_s)
+    return show_status(server, as_json, timeout_s, access_of(tls_dir, token_file))
 
 
 @app.command("replay", epilog="Examples:\n\n  [bold]paceline replay runs/a[/bold]\n\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from paceline.errors import PacelineError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION, crc32c
 from paceline.protos.memory import tune_malloc
-from paceline.server.address import check_free, parse_bind
+from paceline.server.address import check_listening, parse_bind
 from paceline.server.books import Books
 from paceline.server.checkpointing import Checkpointing
 from paceline.server.checkpoints import CheckpointStore
@@ -50,6 +51,7 @@ from paceline.server.transfer import Source, Transfers
 from paceline.server.workthread import WorkThread
 from paceline.settings import NEVER, RunSettings
 from paceline.tasks import task_samples
+from paceline.tls import read_tls
 from paceline.version import __version__
 
 # Workers get this long to take their goodbye.
@@ -57,6 +59,7 @@ LEAVE_LIMIT_S = 3.0
 # An evaluation that nobody waits for any more gets this long to end.
 EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
+EXPIRES_SOON = datetime.timedelta(days=14)
 _SAMPLES_NAMED = 12
 
 OnStarted = Callable[[str, Path], None]
@@ -99,7 +102,8 @@ class Server:
         self._settings = settings
         self._resumed = resumed
         self._prepared = preparation
-        self._bind = parse_bind(settings.bind, insecure=settings.insecure)
+        self._bind = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
+        self._tls = read_tls(settings.tls_dir, "server") if settings.tls_dir is not None else None
         self._traffic = Traffic()
         self._log = structlog.get_logger()
         self.address = self._bind
@@ -113,7 +117,7 @@ class Server:
         """
         settings, prepared = self._settings, self._prepared
         self._endpoint = Endpoint(reflection=settings.reflection)
-        self.address = self._endpoint.bind(self._bind)
+        self.address = self._endpoint.bind(self._bind, self._tls)
         resumed = self._resumed
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
@@ -304,7 +308,11 @@ class Server:
             self._log.info(note)
         self._log.info(tune_malloc())
         self._log.info(raise_descriptor_limit())
-        if not self._bind.is_loopback:
+        if self._tls is not None:
+            self._log.info(f"TLS: only who has a certificate of {self._tls.ca_path} is heard")
+            if self._tls.ends - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON:
+                self._log.warning(f"certificates in {self._tls.folder} expire at {self._tls.ends:%Y-%m-%d %H:%M} UTC")
+        elif not self._bind.is_loopback:
             self._log.warning(
                 f"INSECURE: whoever can reach {self.address} can join this run, read the model and change it; "
                 "nothing is encrypted (--insecure)"
@@ -378,7 +386,7 @@ def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
         NothingToResume: that run is done.
         UsageError, SettingsError, CheckpointError: it cannot be; nothing was started.
     """
-    check_free(parse_bind(settings.bind, insecure=settings.insecure))
+    check_listening(settings)
     if resume is None:
         return Server(settings, prepare(settings))
     earlier = take_up(resume, settings)

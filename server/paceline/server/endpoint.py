@@ -13,6 +13,7 @@ from paceline.errors import SettingsError, UsageError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import server_options
 from paceline.server.address import Address
+from paceline.tls import Tls
 
 SERVICE = "paceline.v1.Coordinator"
 # Answers that are on their way (a push's result, a status) get this long.
@@ -40,8 +41,11 @@ class Endpoint:
             _add_reflection(self._server)
         self._health = health.aio.HealthServicer()
 
-    def bind(self, address: Address) -> Address:
+    def bind(self, address: Address, tls: Tls | None = None) -> Address:
         """Take the port; nobody is served yet.
+
+        Args:
+            tls: whoever connects needs a certificate of its CA; None: nothing is encrypted.
 
         Returns:
             The real address.
@@ -50,7 +54,11 @@ class Endpoint:
             UsageError: the port cannot be had.
         """
         try:
-            port = self._server.add_insecure_port(str(address))
+            if tls is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)], tls.ca, True)
+                port = self._server.add_secure_port(str(address), credentials)
         except RuntimeError as error:
             raise UsageError(f"port {address.port} on {address.host} is taken or not to be had") from error
         return Address(address.host, port)
