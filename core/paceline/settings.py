@@ -113,6 +113,7 @@ class RunSettings(SharedSettings):
         best: metric ("accuracy", "error:min") by which the best version is kept too; None: that of `until`, if any.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
+        tokens: file of those who may join, see and rule; None: everybody may join and see.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
     """
 
@@ -141,6 +142,7 @@ class RunSettings(SharedSettings):
     bind: str = "127.0.0.1:7070"
     insecure: bool = False
     tls_dir: Path | None = None
+    tokens: Path | None = None
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     device: str = "cpu"
     eval_device: str | None = None

@@ -18,7 +18,7 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed",
-    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir",
+    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
     "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed",
 }
 

@@ -103,7 +103,7 @@ class RawWorker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stream.cancel()
+        self.stream.cancel()
         await self._channel.close()
         await self._data_channel.close()
 
@@ -112,7 +112,7 @@ class RawWorker:
     async def say(self, **message: Any) -> None:
         """Send one WorkerMessage, given by its kind."""
         async with asyncio.timeout(LIMIT_S):
-            await self._stream.write(pb.WorkerMessage(**message))
+            await self.stream.write(pb.WorkerMessage(**message))
 
     async def hear(self, kind: str) -> Any:
         """Give the next message of a kind; others that come before it stay to be heard."""
@@ -121,7 +121,7 @@ class RawWorker:
                 for place, message in enumerate(self._unheard):
                     if message.WhichOneof("message") == kind:
                         return getattr(self._unheard.pop(place), kind)
-                message = await self._stream.read()
+                message = await self.stream.read()
                 assert message is not grpc.aio.EOF, f"the stream ended before a {kind} came"
                 # Answers to accepted pushes may travel with another message; here each is one of its own.
                 self._unheard += [pb.ServerMessage(push_result=result) for result in message.accepted]
@@ -130,13 +130,13 @@ class RawWorker:
     async def receive(self) -> pb.ServerMessage:
         """Give the next message as it came."""
         async with asyncio.timeout(LIMIT_S):
-            message: pb.ServerMessage = await self._stream.read()
+            message: pb.ServerMessage = await self.stream.read()
             return message
 
     async def hear_the_end(self) -> None:
         """Wait until the server ends the stream."""
         async with asyncio.timeout(LIMIT_S):
-            while await self._stream.read() is not grpc.aio.EOF:
+            while await self.stream.read() is not grpc.aio.EOF:
                 pass
 
     def hello(self, **changes: Any) -> pb.Hello:
@@ -153,12 +153,12 @@ class RawWorker:
 
     def drop_session(self) -> None:
         """Cut the control stream."""
-        self._stream.cancel()
+        self.stream.cancel()
         self._unheard.clear()
 
     def open_session(self) -> None:
         """Open a control stream."""
-        self._stream: Any = self._channel.stream_stream(
+        self.stream: Any = self._channel.stream_stream(
             "/paceline.v1.Coordinator/Session", pb.WorkerMessage.SerializeToString, pb.ServerMessage.FromString
         )(metadata=self.metadata)
 
@@ -211,14 +211,14 @@ class RawTransfer:
 
     def __init__(self, worker: RawWorker, channel: grpc.aio.Channel) -> None:
         self._worker = worker
-        self._stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")(metadata=worker.metadata)
+        self.stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")(metadata=worker.metadata)
 
     async def __aenter__(self) -> RawTransfer:
         await self.say(attach=pb.Attach(protocol_version=PROTOCOL_VERSION, incarnation=self._worker.incarnation))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stream.cancel()
+        self.stream.cancel()
 
     async def say(self, **message: Any) -> None:
         """Send one TransferUp, given by its kind."""
@@ -227,7 +227,7 @@ class RawTransfer:
     async def send(self, raw: bytes) -> None:
         """Send bytes as they are."""
         async with asyncio.timeout(LIMIT_S):
-            await self._stream.write(raw)
+            await self.stream.write(raw)
 
     async def send_chunks(self, data: bytes) -> None:
         """Send data as chunks."""
@@ -238,7 +238,7 @@ class RawTransfer:
     async def receive(self) -> pb.TransferDown | memoryview:
         """Give the next message: a chunk's bytes, verified, or what else it is."""
         async with asyncio.timeout(LIMIT_S):
-            raw = await self._stream.read()
+            raw = await self.stream.read()
         if raw is grpc.aio.EOF:
             raise AssertionError("the data stream ended")
         chunk = parse_chunk(raw)
@@ -257,7 +257,7 @@ class RawTransfer:
     async def code(self) -> grpc.StatusCode:
         """Wait for the end of the stream and say how it ended."""
         async with asyncio.timeout(LIMIT_S):
-            code: grpc.StatusCode = await self._stream.code()
+            code: grpc.StatusCode = await self.stream.code()
             return code
 
     async def pull(self, **request: Any) -> bytes:

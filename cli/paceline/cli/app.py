@@ -12,15 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from paceline.cli.checkpoint_commands import group as checkpoint_group
+from paceline.cli.admin import register_admin, register_checkpoint_now
 from paceline.cli.asking import TlsDir, TokenFile, access_of
 from paceline.cli.certs import certs
+from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.options import Option, options_of
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
+from paceline.cli.tokens import token
 from paceline.errors import JobImportError, PacelineError
 from paceline.version import __version__
 
@@ -35,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(certs, name="certs")
+app.add_typer(token, name="token")
 
 SOURCES = (
     "Every setting can also stand in the environment (--micro-batch: PACELINE_MICRO_BATCH) or in paceline.toml"
@@ -215,6 +218,11 @@ def _replay(
 
     return replay_and_report(ReplayCommand(run=run, job=job, data=data, device=device, json_file=json_file))
 
+
+checkpoint = typer.Typer(help="Checkpoints of a run.", no_args_is_help=True)
+register_checkpoint_now(checkpoint)
+app.add_typer(checkpoint, name="checkpoint")
+register_admin(app)
 
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate

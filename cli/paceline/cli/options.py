@@ -108,6 +108,7 @@ OPTIONS: tuple[Option, ...] = (
     # ---- network
     _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),
     _option("tls_dir", NETWORK, "DIR", "Encrypt; both sides show certificates, which `paceline certs init` makes."),
+    _option("tokens", NETWORK, "FILE", "Only who has one of these tokens may join, see or rule; see `paceline token`."),
     _option("token_file", NETWORK, "FILE", "The token to show to the server; else PACELINE_TOKEN, if it is set."),
     _option("insecure", NETWORK, "", "Allow addresses beyond this machine though nothing is encrypted."),
     _option("metrics_port", NETWORK, "PORT", "Serve Prometheus metrics there."),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from paceline.errors import SettingsError, UsageError
 from paceline.settings import RunSettings
 from paceline.tls import read_tls
+from paceline.tokens import read_tokens
 
 _BIND = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]]+):(\d{1,5})")
 
@@ -62,12 +63,14 @@ def check_listening(settings: RunSettings) -> None:
     """See before anything is begun whether the server can listen as it is told.
 
     Raises:
-        UsageError: the port cannot be had.
+        UsageError: the port cannot be had, or there is no file of tokens.
         SettingsError: others could reach it unencrypted, or its certificates would not be accepted.
     """
     address = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
     if settings.tls_dir is not None:
         read_tls(settings.tls_dir, "server")
+    if settings.tokens is not None:
+        read_tokens(settings.tokens)
     check_free(address)
 
 

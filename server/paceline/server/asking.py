@@ -8,6 +8,7 @@ import grpc
 
 from paceline.access import Access
 from paceline.errors import RefusedError, UnavailableError, UsageError
+from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.channels import handshake_problem, metadata, open_channel
 from paceline.protos.coordinator_pb2_grpc import CoordinatorStub
 
@@ -55,3 +56,24 @@ def _why(error: grpc.RpcError, timeout_s: float) -> str:
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return "something answers there, but it is no paceline server"
     return next(iter(str(error.details()).splitlines()), error.code().name)
+
+
+def stop(address: str, grace_s: float, timeout_s: float, access: Access) -> None:
+    """Have the run end with its state saved; see `ask`."""
+    request = pb.StopRequest(grace_s=grace_s)
+    ask(address, lambda stub, **call: stub.Stop(request, **call), timeout_s, access)
+
+
+def drain(address: str, name: str, timeout_s: float, access: Access) -> None:
+    """Have a worker finish its present task and leave; see `ask`."""
+    request = pb.DrainRequest(name=name)
+    ask(address, lambda stub, **call: stub.Drain(request, **call), timeout_s, access)
+
+
+def checkpoint(address: str, timeout_s: float, access: Access) -> int:
+    """Have a checkpoint saved now, and give its version; see `ask`."""
+    request = pb.CheckpointRequest()
+    answer: pb.CheckpointResponse = ask(
+        address, lambda stub, **call: stub.Checkpoint(request, **call), timeout_s, access
+    )
+    return answer.version
