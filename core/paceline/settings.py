@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
+HOST = re.compile(r"\[[0-9A-Fa-f:]+\]|::|::1|[^\s:\[\]/]+")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
@@ -114,6 +115,7 @@ class RunSettings(SharedSettings):
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
         tokens: file of those who may join, see and rule; None: everybody may join and see.
+        metrics_host: metrics are served there, to everybody who can reach it.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
     """
 
@@ -143,6 +145,7 @@ class RunSettings(SharedSettings):
     insecure: bool = False
     tls_dir: Path | None = None
     tokens: Path | None = None
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     device: str = "cpu"
     eval_device: str | None = None
@@ -161,6 +164,14 @@ class RunSettings(SharedSettings):
     @classmethod
     def _bind_parses(cls, value: str) -> str:
         return _check_address(value, "bind", lowest_port=0)
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _metrics_host_is_one(cls, value: str) -> str:
+        # An empty one would be every address of this machine.
+        if not HOST.fullmatch(value):
+            raise ValueError(f"metrics-host is {value!r}: expected a host's name or address, without a port")
+        return value
 
     @field_validator("device", "eval_device")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from paceline.server.gate import Gate
 from paceline.server.operations import Administration, RunOperations
 from paceline.tls import read_tls
 from paceline.tokens import Role, create_token
-from tests.server.raw_worker import LIMIT_S, RawWorker, serving, settings, task_ids
+from tests.server.raw_worker import LIMIT_S, RawWorker, own_address, serving, settings, task_ids
 
 
 async def call(question: Callable[..., object], address: str, *given: object, access: Access = OPEN) -> object:
@@ -135,16 +134,6 @@ async def test_why_there_is_no_checkpoint_is_told(error: Exception) -> None:
 
 
 # ---- who may ---------------------------------------------------------------------------------------------------------
-
-
-def own_address() -> str:
-    """Give an address of this machine that is not loopback; a connection to it comes from it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent
-            return str(probe.getsockname()[0])
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
 
 
 async def test_without_tokens_admin_calls_come_from_this_machine_only(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("token_file", NETWORK, "FILE", "The token to show to the server; else PACELINE_TOKEN, if it is set."),
     _option("insecure", NETWORK, "", "Allow addresses beyond this machine though nothing is encrypted."),
     _option("metrics_port", NETWORK, "PORT", "Serve Prometheus metrics there."),
+    _option("metrics_host", NETWORK, "HOST", "And on this address; 0.0.0.0: to everybody who can reach this machine."),
     _option("reflection", NETWORK, "", "Let gRPC tools list the services."),
     _option("inline_bytes", NETWORK, "BYTES", "Models and contributions up to this size travel inside messages."),
     _option("push_memory_bytes", NETWORK, "BYTES", "Memory for contributions that are arriving.", "push-memory"),

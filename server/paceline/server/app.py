@@ -132,8 +132,7 @@ class Server:
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
             self._assemble(settings, prepared)
-            metrics_host = self._bind.host.strip("[]")
-            self._books.start(prepared.fingerprint.to_json(), prepared.initial_model, metrics_host)
+            self._books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
             await self._endpoint.close()
             self._run_dir.discard()
