@@ -23,6 +23,8 @@ async def forwarded(target: str, source: str = SOURCE) -> AsyncIterator[str]:
     """Forward connections to a target, from another address."""
     host, _, port = target.rpartition(":")
 
+    links: set[asyncio.Task[Any]] = set()
+
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -31,15 +33,27 @@ async def forwarded(target: str, source: str = SOURCE) -> AsyncIterator[str]:
         writer.transport.abort()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        links.add(task)
         far_reader, far_writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+        finally:
+            for side in (writer, far_writer):
+                side.transport.abort()
+                with contextlib.suppress(OSError):
+                    await side.wait_closed()
+            links.discard(task)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        if links:
+            # Their channels are closed: what is left ends by itself.
+            await asyncio.wait(links, timeout=10.0)
 
 
 @contextlib.asynccontextmanager
