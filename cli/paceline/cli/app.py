@@ -51,12 +51,12 @@ EXAMPLES = {
         "paceline run my_job.py:MyJob --workers 4 --pace 1,2,4,8 --policy greedy --until 'accuracy>=0.97'",
     ),
     "server": (
-        "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --insecure --min-workers 4 --run-dir runs/a",
+        "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --tls-dir tls --tokens tokens.json --run-dir runs/a",
         "paceline server my_job.py:MyJob --rounds 200 --metrics-port 9464",
     ),
     "worker": (
         "paceline worker main-node:7070 my_job.py:MyJob --data /data/pictures",
-        "paceline worker main-node:7070 my_job.py:MyJob --device cuda:1 --name lab-3",
+        "paceline worker main-node:7070 my_job.py:MyJob --name lab-3 --tls-dir tls --token-file lab-3.token",
     ),
 }
 
