@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 
+from paceline.cli.app import app
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.options import OPTIONS, options_of
 from paceline.settings import RunSettings, WorkerSettings
@@ -64,3 +67,32 @@ print(sorted({"torch", "grpc"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+OF_ASKING = "HOST:PORT --tls-dir --token-file"
+# The commands that have no settings of their own.
+OTHERS = {
+    "status": f"{OF_ASKING} --json --timeout",
+    "stop": f"{OF_ASKING} --grace",
+    "drain": f"{OF_ASKING} NAME",
+    "checkpoint now": OF_ASKING,
+    "certs init": "DIR --host --days",
+    "token create": "--tokens --name --role --expires",
+    "token ls": "--tokens",
+    "token revoke": "--tokens ID|NAME",
+}
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_the_flags_of_the_other_commands_are_these(command: str) -> None:
+    found: Any = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    names = [part.opts[0] if part.param_type_name == "option" else part.metavar for part in found.params]
+    assert sorted(names) == sorted(OTHERS[command].split())
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_no_command_takes_a_token_as_an_argument(command: str) -> None:
+    assert "--token" not in OTHERS[command].split()
+    assert "--token" not in {option.flag for option in OPTIONS}

@@ -97,6 +97,24 @@ async def test_a_worker_that_was_not_welcomed_yet_cannot_be_drained(tmp_path: Pa
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 
+async def test_a_checkpoint_is_saved_when_it_is_asked_for(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path / "run", rounds=1000)) as run, RawWorker(run.address) as worker:
+        await worker.join()
+        for _ in range(3):
+            await worker.work()
+        await worker.hear("lease")
+        version = await call(asking.checkpoint, run.address)
+        assert version == 3
+        saved = await asyncio.to_thread(lambda: [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()])
+        assert any("3" in name for name in saved), saved
+
+
+async def test_a_run_that_saves_no_checkpoints_says_so(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path / "run", checkpoint_every="never")) as run:
+        with pytest.raises(UsageError, match="checkpoint-every is never"):
+            await call(asking.checkpoint, run.address)
+
+
 @contextlib.asynccontextmanager
 async def administered(operations: RunOperations) -> AsyncIterator[str]:
     """Serve the calls of admins alone."""

@@ -219,12 +219,9 @@ def _replay(
     return replay_and_report(ReplayCommand(run=run, job=job, data=data, device=device, json_file=json_file))
 
 
-checkpoint = typer.Typer(help="Checkpoints of a run.", no_args_is_help=True)
-register_checkpoint_now(checkpoint)
-app.add_typer(checkpoint, name="checkpoint")
-register_admin(app)
-
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)
+register_admin(app)

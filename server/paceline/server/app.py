@@ -140,8 +140,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start(loop)
-        # checkpoint: Checkpointing.now goes here in place of None.
-        operations = RunOperations(self.stop, self._sessions.drain, None)
+        operations = RunOperations(self.stop, self._sessions.drain, self._checkpointing.now)
         administration = Administration(self._gate, operations)
         await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())

@@ -55,7 +55,7 @@ class RunOperations:
         self,
         stop: Callable[[str, float], None],
         drain: Callable[[str], None],
-        checkpoint: Callable[[], Awaitable[int]] | None,
+        checkpoint: Callable[[], Awaitable[int]],
     ) -> None:
         self._stop = stop
         self._drain = drain
@@ -71,8 +71,6 @@ class RunOperations:
 
     async def checkpoint(self) -> int:
         """See Operations."""
-        if self._checkpoint is None:
-            raise UsageError("this server makes no checkpoints")
         return await self._checkpoint()
 
 
