@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
+HOST = re.compile(r"\[[0-9A-Fa-f:]+\]|::|::1|[^\s:\[\]/]+")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
@@ -114,6 +115,9 @@ class RunSettings(SharedSettings):
         strikes: a worker is put aside for long after so many refused contributions.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
+        tokens: file of those who may join, see and rule; None: everybody may join and see.
+        metrics_host: metrics are served there, to everybody who can reach it.
+        tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
     """
 
     job: str
@@ -140,6 +144,9 @@ class RunSettings(SharedSettings):
     run_dir: Path | None = None
     bind: str = "127.0.0.1:7070"
     insecure: bool = False
+    tls_dir: Path | None = None
+    tokens: Path | None = None
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     device: str = "cpu"
     eval_device: str | None = None
@@ -159,6 +166,14 @@ class RunSettings(SharedSettings):
     @classmethod
     def _bind_parses(cls, value: str) -> str:
         return _check_address(value, "bind", lowest_port=0)
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _metrics_host_is_one(cls, value: str) -> str:
+        # An empty one would be every address of this machine.
+        if not HOST.fullmatch(value):
+            raise ValueError(f"metrics-host is {value!r}: expected a host's name or address, without a port")
+        return value
 
     @field_validator("device", "eval_device")
     @classmethod
@@ -226,6 +241,12 @@ class RunSettings(SharedSettings):
                 raise ValueError(f"mean of worker {name!r} is {mean_s}: expected seconds per task above 0")
         return self
 
+    @model_validator(mode="after")
+    def _encrypted_or_not(self) -> RunSettings:
+        if self.insecure and self.tls_dir is not None:
+            raise ValueError("--insecure and --tls-dir contradict each other: expected one of them")
+        return self
+
     def policy_options(self) -> PolicyOptions:
         """Give what the policy is told."""
         return PolicyOptions(
@@ -275,6 +296,8 @@ class WorkerSettings(_Settings):
         delay: a law of extra seconds per task, see laws.parse_law; for experiments.
         reconnect_for_s: how long to look for a server that cannot be reached before giving up.
         delay_seed: of the delay's draws; None: fresh.
+        tls_dir: folder with ca.pem, worker.pem and worker.key; None: nothing is encrypted.
+        token_file: what is in it is shown to the server; None: PACELINE_TOKEN, if it is set.
     """
 
     server: str
@@ -286,6 +309,8 @@ class WorkerSettings(_Settings):
     delay: str | None = None
     delay_seed: int | None = Field(default=None, ge=0)
     reconnect_for_s: float = Field(default=600.0, ge=0)
+    tls_dir: Path | None = None
+    token_file: Path | None = None
 
     @field_validator("server")
     @classmethod

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 
+from paceline.cli.app import app
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.options import OPTIONS, options_of
 from paceline.settings import RunSettings, WorkerSettings
@@ -12,14 +15,14 @@ from paceline.settings import RunSettings, WorkerSettings
 OF_RUN_AND_SERVER = """
 JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every --seed --sums --precision --init
 --threads --policy --constants --alpha --means --mean-max --k-start --k-step --switch-at --k-test --k-burn-in
---staleness --partition --run-dir --json --data --metrics-port --reflection --inline-bytes
+--staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
 --push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
 --device --eval-device --lost-after --silent-after --progress-after --heartbeat
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed",
-    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure",
-    "worker": "HOST:PORT JOB --name --reconnect-for --data --device --pace --delay --delay-seed",
+    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
+    "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed",
 }
 
 
@@ -64,3 +67,32 @@ print(sorted({"torch", "grpc"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+OF_ASKING = "HOST:PORT --tls-dir --token-file"
+# The commands that have no settings of their own.
+OTHERS = {
+    "status": f"{OF_ASKING} --json --timeout",
+    "stop": f"{OF_ASKING} --grace",
+    "drain": f"{OF_ASKING} NAME",
+    "checkpoint now": OF_ASKING,
+    "certs init": "DIR --host --days",
+    "token create": "--tokens --name --role --expires",
+    "token ls": "--tokens",
+    "token revoke": "--tokens ID|NAME",
+}
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_the_flags_of_the_other_commands_are_these(command: str) -> None:
+    found: Any = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    names = [part.opts[0] if part.param_type_name == "option" else part.metavar for part in found.params]
+    assert sorted(names) == sorted(OTHERS[command].split())
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_no_command_takes_a_token_as_an_argument(command: str) -> None:
+    assert "--token" not in OTHERS[command].split()
+    assert "--token" not in {option.flag for option in OPTIONS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+import pytest
 
+from paceline.access import OPEN, Access
 from paceline.flat import FlatModel, build_model
 from paceline.layout import ContributionLayout, contribution_layout
 from paceline.loading import load_job
 from paceline.protos import coordinator_pb2 as pb
+from paceline.protos.channels import metadata, open_aio_channel
 from paceline.protos.coordinator_pb2_grpc import CoordinatorStub
 from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, channel_options, crc32c, frame_chunk, parse_chunk
 from paceline.server import RunResult, Server, prepare
@@ -86,13 +90,14 @@ async def serving(run_settings: RunSettings) -> AsyncIterator[Run]:
 class RawWorker:
     """One incarnation. `join` brings it to where leases come."""
 
-    def __init__(self, address: str, name: str = "w1", job: str = JOB) -> None:
+    def __init__(self, address: str, name: str = "w1", job: str = JOB, access: Access = OPEN) -> None:
         self.name = name
+        self.metadata = metadata(access)
         self.incarnation = secrets.token_hex(16)
         self.welcome = pb.Welcome()
         self.layout, self.flat = layout_of(job)
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
-        self._data_channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self._channel = open_aio_channel(address, access)
+        self._data_channel = open_aio_channel(address, access)
         self._unheard: list[pb.ServerMessage] = []
         self.open_session()
 
@@ -100,7 +105,7 @@ class RawWorker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stream.cancel()
+        self.stream.cancel()
         await self._channel.close()
         await self._data_channel.close()
 
@@ -109,7 +114,7 @@ class RawWorker:
     async def say(self, **message: Any) -> None:
         """Send one WorkerMessage, given by its kind."""
         async with asyncio.timeout(LIMIT_S):
-            await self._stream.write(pb.WorkerMessage(**message))
+            await self.stream.write(pb.WorkerMessage(**message))
 
     async def hear(self, kind: str) -> Any:
         """Give the next message of a kind; others that come before it stay to be heard."""
@@ -118,7 +123,7 @@ class RawWorker:
                 for place, message in enumerate(self._unheard):
                     if message.WhichOneof("message") == kind:
                         return getattr(self._unheard.pop(place), kind)
-                message = await self._stream.read()
+                message = await self.stream.read()
                 assert message is not grpc.aio.EOF, f"the stream ended before a {kind} came"
                 # Answers to accepted pushes may travel with another message; here each is one of its own.
                 self._unheard += [pb.ServerMessage(push_result=result) for result in message.accepted]
@@ -127,13 +132,13 @@ class RawWorker:
     async def receive(self) -> pb.ServerMessage:
         """Give the next message as it came."""
         async with asyncio.timeout(LIMIT_S):
-            message: pb.ServerMessage = await self._stream.read()
+            message: pb.ServerMessage = await self.stream.read()
             return message
 
     async def hear_the_end(self) -> None:
         """Wait until the server ends the stream."""
         async with asyncio.timeout(LIMIT_S):
-            while await self._stream.read() is not grpc.aio.EOF:
+            while await self.stream.read() is not grpc.aio.EOF:
                 pass
 
     def hello(self, **changes: Any) -> pb.Hello:
@@ -150,14 +155,14 @@ class RawWorker:
 
     def drop_session(self) -> None:
         """Cut the control stream."""
-        self._stream.cancel()
+        self.stream.cancel()
         self._unheard.clear()
 
     def open_session(self) -> None:
         """Open a control stream."""
-        self._stream: Any = self._channel.stream_stream(
+        self.stream: Any = self._channel.stream_stream(
             "/paceline.v1.Coordinator/Session", pb.WorkerMessage.SerializeToString, pb.ServerMessage.FromString
-        )()
+        )(metadata=self.metadata)
 
     # ---- contributions -----------------------------------------------------------------------------------------------
 
@@ -208,14 +213,14 @@ class RawTransfer:
 
     def __init__(self, worker: RawWorker, channel: grpc.aio.Channel) -> None:
         self._worker = worker
-        self._stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")()
+        self.stream: Any = channel.stream_stream("/paceline.v1.Coordinator/Transfer")(metadata=worker.metadata)
 
     async def __aenter__(self) -> RawTransfer:
         await self.say(attach=pb.Attach(protocol_version=PROTOCOL_VERSION, incarnation=self._worker.incarnation))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stream.cancel()
+        self.stream.cancel()
 
     async def say(self, **message: Any) -> None:
         """Send one TransferUp, given by its kind."""
@@ -224,7 +229,7 @@ class RawTransfer:
     async def send(self, raw: bytes) -> None:
         """Send bytes as they are."""
         async with asyncio.timeout(LIMIT_S):
-            await self._stream.write(raw)
+            await self.stream.write(raw)
 
     async def send_chunks(self, data: bytes) -> None:
         """Send data as chunks."""
@@ -235,7 +240,7 @@ class RawTransfer:
     async def receive(self) -> pb.TransferDown | memoryview:
         """Give the next message: a chunk's bytes, verified, or what else it is."""
         async with asyncio.timeout(LIMIT_S):
-            raw = await self._stream.read()
+            raw = await self.stream.read()
         if raw is grpc.aio.EOF:
             raise AssertionError("the data stream ended")
         chunk = parse_chunk(raw)
@@ -254,7 +259,7 @@ class RawTransfer:
     async def code(self) -> grpc.StatusCode:
         """Wait for the end of the stream and say how it ended."""
         async with asyncio.timeout(LIMIT_S):
-            code: grpc.StatusCode = await self._stream.code()
+            code: grpc.StatusCode = await self.stream.code()
             return code
 
     async def pull(self, **request: Any) -> bytes:
@@ -287,3 +292,13 @@ def layout_of(job: str, seed: int = 0) -> tuple[ContributionLayout, FlatModel]:
 def task_ids(ranges: Sequence[pb.TaskRange]) -> list[int]:
     """Write runs of task ids out."""
     return [task for run in ranges for task in range(run.first, run.first + run.count)]
+
+
+def own_address() -> str:
+    """Give an address of this machine that is not loopback; a connection to it comes from it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            pytest.skip("this machine has no address but loopback")

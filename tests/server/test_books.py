@@ -25,7 +25,7 @@ def books_in(path: Path, metrics_port: int | None = None) -> Books:
 
 def test_one_effect_reaches_every_book(tmp_path: Path) -> None:
     books = books_in(tmp_path)
-    books.start('{"job": "Digits"}', "abcdef012345", "127.0.0.1")
+    books.start('{"job": "Digits"}', "abcdef012345")
     books.hello(hello("w1"), 0.0)
     books.observe(lease_record(1, 0, "w1"), 1.0)
     books.observe(round_record(1), 1.0)
@@ -42,7 +42,7 @@ def test_one_effect_reaches_every_book(tmp_path: Path) -> None:
 
 async def test_a_taken_metrics_port_leaves_the_run_directory_free(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="--metrics-port"):
-        books_in(tmp_path, taken.getsockname()[1]).start("{}", "", "127.0.0.1")
+        books_in(tmp_path, taken.getsockname()[1]).start("{}", "")
     RunDir.create(tmp_path, "digits.py:Digits")
 
 
@@ -51,8 +51,8 @@ async def test_a_run_directory_taken_meanwhile_frees_the_metrics_port(tmp_path: 
         port = free.getsockname()[1]
     late = books_in(tmp_path, port)
     first = books_in(tmp_path)
-    first.start("{}", "", "127.0.0.1")
+    first.start("{}", "")
     with pytest.raises(UsageError, match="holds a run already"):
-        late.start("{}", "", "127.0.0.1")
+        late.start("{}", "")
     first.close()
     socket.create_server(("127.0.0.1", port)).close()

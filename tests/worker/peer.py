@@ -152,7 +152,7 @@ class Peer:
         self.address = f"127.0.0.1:{self.port}"
 
     def start(self, port: int) -> int:
-        self._server = grpc.server(ThreadPoolExecutor(16), options=server_options())
+        self._server = grpc.server(ThreadPoolExecutor(16), options=server_options(16 << 20))
         handlers = {
             "Session": grpc.stream_stream_rpc_method_handler(
                 self._session,

@@ -12,6 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from paceline.cli.admin import register_admin, register_checkpoint_now
+from paceline.cli.asking import TlsDir, TokenFile, access_of
+from paceline.cli.certs import certs
 from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
@@ -19,6 +22,7 @@ from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.options import Option, options_of
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
+from paceline.cli.tokens import token
 from paceline.errors import JobImportError, PacelineError
 from paceline.version import __version__
 
@@ -32,6 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(certs, name="certs")
+app.add_typer(token, name="token")
+
 SOURCES = (
     "Every setting can also stand in the environment (--micro-batch: PACELINE_MICRO_BATCH) or in paceline.toml"
     " (micro-batch, in the table of its command or above all tables). Flags go first, then the environment, then the"
@@ -44,12 +51,12 @@ EXAMPLES = {
         "paceline run my_job.py:MyJob --workers 4 --pace 1,2,4,8 --policy greedy --until 'accuracy>=0.97'",
     ),
     "server": (
-        "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --insecure --min-workers 4 --run-dir runs/a",
+        "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --tls-dir tls --tokens tokens.json --run-dir runs/a",
         "paceline server my_job.py:MyJob --rounds 200 --metrics-port 9464",
     ),
     "worker": (
         "paceline worker main-node:7070 my_job.py:MyJob --data /data/pictures",
-        "paceline worker main-node:7070 my_job.py:MyJob --device cuda:1 --name lab-3",
+        "paceline worker main-node:7070 my_job.py:MyJob --name lab-3 --tls-dir tls --token-file lab-3.token",
     ),
 }
 
@@ -176,11 +183,13 @@ def _status(
     server: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the server listens.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Wait so long for it.")] = 5.0,
+    tls_dir: TlsDir = None,
+    token_file: TokenFile = None,
 ) -> int:
     """Show how a run goes: round, loss, what was learned about each worker, and why the last decision was made."""
     from paceline.cli.remote import show_status
 
-    return show_status(server, as_json, timeout_s)
+    return show_status(server, as_json, timeout_s, access_of(tls_dir, token_file))
 
 
 @app.command("replay", epilog="Examples:\n\n  [bold]paceline replay runs/a[/bold]\n\n"
@@ -213,4 +222,6 @@ def _replay(
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)
+register_admin(app)

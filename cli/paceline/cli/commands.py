@@ -68,7 +68,7 @@ class RunCommand(ServerCommand):
     """
 
     # Its server listens on this machine alone, at a free port, and waits for its own workers.
-    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "min_workers"})
+    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "tls_dir", "tokens", "min_workers"})
 
     workers: Count = 2
     pace: tuple[float, ...] = (1.0,)

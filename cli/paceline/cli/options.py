@@ -107,8 +107,12 @@ OPTIONS: tuple[Option, ...] = (
     _option("data", FILES, "DIR", "Folder with the data, as this machine sees it; the job finds it in self.data."),
     # ---- network
     _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),
-    _option("insecure", NETWORK, "", "Allow addresses beyond this machine: nothing is encrypted, anyone may join."),
+    _option("tls_dir", NETWORK, "DIR", "Encrypt; both sides show certificates, which `paceline certs init` makes."),
+    _option("tokens", NETWORK, "FILE", "Only who has one of these tokens may join, see or rule; see `paceline token`."),
+    _option("token_file", NETWORK, "FILE", "The token to show to the server; else PACELINE_TOKEN, if it is set."),
+    _option("insecure", NETWORK, "", "Allow addresses beyond this machine though nothing is encrypted."),
     _option("metrics_port", NETWORK, "PORT", "Serve Prometheus metrics there."),
+    _option("metrics_host", NETWORK, "HOST", "And on this address; 0.0.0.0: to everybody who can reach this machine."),
     _option("reflection", NETWORK, "", "Let gRPC tools list the services."),
     _option("inline_bytes", NETWORK, "BYTES", "Models and contributions up to this size travel inside messages."),
     _option("push_memory_bytes", NETWORK, "BYTES", "Memory for contributions that are arriving.", "push-memory"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
+from paceline.access import Access
+from paceline.cli.asking import check_address
 from paceline.cli.commands import ServerCommand, WorkerCommand
 from paceline.cli.exit_codes import of_run
 from paceline.cli.json_file import check_writable, write_json
-from paceline.errors import UsageError
-from paceline.settings import ADDRESS
 
 
 def serve(command: ServerCommand) -> int:
@@ -33,19 +33,18 @@ def work(command: WorkerCommand) -> int:
     return run_worker(command.worker_settings())
 
 
-def show_status(address: str, as_json: bool, timeout_s: float) -> int:
+def show_status(address: str, as_json: bool, timeout_s: float, access: Access) -> int:
     """Ask a server once and print what it says.
 
     Raises:
         UsageError: the address is none.
         UnavailableError: nobody answers there.
+        RefusedError: the server does not tell this asker.
     """
-    match = ADDRESS.fullmatch(address)
-    if not match or not 1 <= int(match[2]) <= 65535:
-        raise UsageError(f"server is {address!r}: expected HOST:PORT, with a port of 1 to 65535")
+    check_address(address)
     from paceline.server.status import fetch_status, render_status, status_to_dict
 
-    status = fetch_status(address, timeout_s)
+    status = fetch_status(address, timeout_s, access)
     if as_json:
         json.dump(status_to_dict(status), sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -26,6 +26,7 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_SUPERSEDED: _ClassVar[RefusalCode]
     REFUSAL_CODE_LOST: _ClassVar[RefusalCode]
     REFUSAL_CODE_BAD_HELLO: _ClassVar[RefusalCode]
+    REFUSAL_CODE_NOT_ALLOWED: _ClassVar[RefusalCode]
 
 class RunOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +60,7 @@ REFUSAL_CODE_RUN_OVER: RefusalCode
 REFUSAL_CODE_SUPERSEDED: RefusalCode
 REFUSAL_CODE_LOST: RefusalCode
 REFUSAL_CODE_BAD_HELLO: RefusalCode
+REFUSAL_CODE_NOT_ALLOWED: RefusalCode
 RUN_OUTCOME_UNSPECIFIED: RunOutcome
 RUN_OUTCOME_DONE: RunOutcome
 RUN_OUTCOME_FAILED: RunOutcome
@@ -171,7 +173,7 @@ class VersionGone(_message.Message):
     def __init__(self, lease: _Optional[int] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("welcome", "refused", "lease", "grant", "verdict", "collect", "cancel", "are_you_there", "push_result", "goodbye", "accepted")
+    __slots__ = ("welcome", "refused", "lease", "grant", "verdict", "collect", "cancel", "are_you_there", "push_result", "goodbye", "drain", "accepted")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +184,7 @@ class ServerMessage(_message.Message):
     ARE_YOU_THERE_FIELD_NUMBER: _ClassVar[int]
     PUSH_RESULT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refused: Refused
@@ -193,8 +196,9 @@ class ServerMessage(_message.Message):
     are_you_there: AreYouThere
     push_result: PushResult
     goodbye: Goodbye
+    drain: Drain
     accepted: _containers.RepeatedCompositeFieldContainer[PushResult]
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., collect: _Optional[_Union[Collect, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., are_you_there: _Optional[_Union[AreYouThere, _Mapping]] = ..., push_result: _Optional[_Union[PushResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., accepted: _Optional[_Iterable[_Union[PushResult, _Mapping]]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., collect: _Optional[_Union[Collect, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., are_you_there: _Optional[_Union[AreYouThere, _Mapping]] = ..., push_result: _Optional[_Union[PushResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., accepted: _Optional[_Iterable[_Union[PushResult, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "package_version", "resumed", "job", "settings_json", "job_fingerprint_json", "version_bytes", "constants_bytes", "constants", "constants_crc32c")
@@ -437,6 +441,36 @@ class PushDone(_message.Message):
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class StopRequest(_message.Message):
+    __slots__ = ("grace_s",)
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    grace_s: float
+    def __init__(self, grace_s: _Optional[float] = ...) -> None: ...
+
+class StopResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
     __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s")

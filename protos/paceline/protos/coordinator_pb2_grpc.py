@@ -49,6 +49,21 @@ class CoordinatorStub:
                 request_serializer=paceline_dot_protos_dot_coordinator__pb2.StatusRequest.SerializeToString,
                 response_deserializer=paceline_dot_protos_dot_coordinator__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Stop = channel.unary_unary(
+                '/paceline.v1.Coordinator/Stop',
+                request_serializer=paceline_dot_protos_dot_coordinator__pb2.StopRequest.SerializeToString,
+                response_deserializer=paceline_dot_protos_dot_coordinator__pb2.StopResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/paceline.v1.Coordinator/Drain',
+                request_serializer=paceline_dot_protos_dot_coordinator__pb2.DrainRequest.SerializeToString,
+                response_deserializer=paceline_dot_protos_dot_coordinator__pb2.DrainResponse.FromString,
+                _registered_method=True)
+        self.Checkpoint = channel.unary_unary(
+                '/paceline.v1.Coordinator/Checkpoint',
+                request_serializer=paceline_dot_protos_dot_coordinator__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=paceline_dot_protos_dot_coordinator__pb2.CheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer:
@@ -75,6 +90,25 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stop(self, request, context):
+        """For admins: end the run with its state saved; let a worker go; save a checkpoint now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Checkpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +126,21 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=paceline_dot_protos_dot_coordinator__pb2.StatusRequest.FromString,
                     response_serializer=paceline_dot_protos_dot_coordinator__pb2.StatusResponse.SerializeToString,
+            ),
+            'Stop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stop,
+                    request_deserializer=paceline_dot_protos_dot_coordinator__pb2.StopRequest.FromString,
+                    response_serializer=paceline_dot_protos_dot_coordinator__pb2.StopResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=paceline_dot_protos_dot_coordinator__pb2.DrainRequest.FromString,
+                    response_serializer=paceline_dot_protos_dot_coordinator__pb2.DrainResponse.SerializeToString,
+            ),
+            'Checkpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkpoint,
+                    request_deserializer=paceline_dot_protos_dot_coordinator__pb2.CheckpointRequest.FromString,
+                    response_serializer=paceline_dot_protos_dot_coordinator__pb2.CheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +224,87 @@ class Coordinator:
             '/paceline.v1.Coordinator/Status',
             paceline_dot_protos_dot_coordinator__pb2.StatusRequest.SerializeToString,
             paceline_dot_protos_dot_coordinator__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paceline.v1.Coordinator/Stop',
+            paceline_dot_protos_dot_coordinator__pb2.StopRequest.SerializeToString,
+            paceline_dot_protos_dot_coordinator__pb2.StopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paceline.v1.Coordinator/Drain',
+            paceline_dot_protos_dot_coordinator__pb2.DrainRequest.SerializeToString,
+            paceline_dot_protos_dot_coordinator__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paceline.v1.Coordinator/Checkpoint',
+            paceline_dot_protos_dot_coordinator__pb2.CheckpointRequest.SerializeToString,
+            paceline_dot_protos_dot_coordinator__pb2.CheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

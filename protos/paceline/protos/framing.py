@@ -18,6 +18,8 @@ PROTOCOL_VERSION = 1
 # The largest chunk, and the first one.
 CHUNK_BYTES = 1 << 20
 FIRST_CHUNK_BYTES = 1 << 16
+# A worker needs one on each of its two connections; a status, a health check beside them.
+STREAMS_PER_CONNECTION = 16
 
 _CHUNK_TAG = 0x0A  # field 1, length-delimited
 _CRC_TAG = 0x15  # field 2, fixed32
@@ -107,6 +109,7 @@ def channel_options() -> _Options:
     """
     return [
         *_both_sides(),
+        ("grpc.max_receive_message_length", -1),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -119,14 +122,22 @@ def channel_options() -> _Options:
     ]
 
 
-def server_options() -> _Options:
+def server_options(message_bytes: int) -> _Options:
     """Give the options of the server.
 
+    What a stranger can make it keep is little: a connection that does not shake hands, or that no call uses, is closed.
     It allows more pings than channel_options send, and answers too many without closing ("too many pings"). A port that
     another process listens on is an error rather than shared.
+
+    Args:
+        message_bytes: the largest message that it takes.
     """
     return [
         *_both_sides(),
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        ("grpc.max_connection_idle_ms", 60_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
@@ -139,7 +150,6 @@ def _both_sides() -> _Options:
     return [
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
     ]
 
 

@@ -8,6 +8,9 @@ import socket
 from dataclasses import dataclass
 
 from paceline.errors import SettingsError, UsageError
+from paceline.settings import RunSettings
+from paceline.tls import read_tls
+from paceline.tokens import read_tokens
 
 _BIND = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]]+):(\d{1,5})")
 
@@ -33,23 +36,42 @@ class Address:
             return False
 
 
-def parse_bind(bind: str, *, insecure: bool) -> Address:
+def parse_bind(bind: str, *, insecure: bool, tls: bool = False) -> Address:
     """Read HOST:PORT and see whether the server may listen there.
+
+    Args:
+        insecure: others may reach it though nothing is encrypted.
+        tls: all is encrypted.
 
     Raises:
         UsageError: it is not HOST:PORT.
-        SettingsError: others could reach it, and --insecure was not given.
+        SettingsError: others could reach it, and neither was said.
     """
     match = _BIND.fullmatch(bind)
     if match is None or int(match[2]) > 65535:
         raise UsageError(f"bind is {bind!r}: expected HOST:PORT, such as 127.0.0.1:7070 or [::1]:7070")
     address = Address(match[1], int(match[2]))
-    if not address.is_loopback and not insecure:
+    if not address.is_loopback and not insecure and not tls:
         raise SettingsError(
-            f"bind is {bind!r}, which other machines can reach, and nothing is encrypted or checked: "
-            "expected a loopback address, or --insecure on a network you trust"
+            f"bind is {bind!r}, which other machines can reach, and nothing is encrypted: expected --tls-dir "
+            "(see `paceline certs init`), a loopback address, or --insecure on a network you trust"
         )
     return address
+
+
+def check_listening(settings: RunSettings) -> None:
+    """See before anything is begun whether the server can listen as it is told.
+
+    Raises:
+        UsageError: the port cannot be had, or there is no file of tokens.
+        SettingsError: others could reach it unencrypted, or its certificates would not be accepted.
+    """
+    address = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
+    if settings.tls_dir is not None:
+        read_tls(settings.tls_dir, "server")
+    if settings.tokens is not None:
+        read_tokens(settings.tokens)
+    check_free(address)
 
 
 def check_free(address: Address) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from paceline.coordination.events import StopRequested
 from paceline.coordination.policies import ASYNCHRONOUS, make_policy
 from paceline.errors import PacelineError
 from paceline.protos import coordinator_pb2 as pb
-from paceline.protos.framing import PROTOCOL_VERSION, crc32c
+from paceline.protos.framing import CHUNK_BYTES, PROTOCOL_VERSION, crc32c
 from paceline.protos.memory import tune_malloc
-from paceline.server.address import check_free, parse_bind
+from paceline.server.address import check_listening, parse_bind
 from paceline.server.books import Books
 from paceline.server.checkpointing import Checkpointing
 from paceline.server.checkpoints import CheckpointStore
@@ -34,8 +35,10 @@ from paceline.server.convert import OUTCOMES, ManifestCheck
 from paceline.server.driver import Action, Driver
 from paceline.server.endpoint import Endpoint
 from paceline.server.evaluations import Evaluations
+from paceline.server.gate import Gate
 from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
+from paceline.server.operations import Administration, RunOperations
 from paceline.server.preparation import Preparation, prepare, raise_descriptor_limit
 from paceline.server.pushes import Pushes
 from paceline.server.resuming import Resumed, take_up
@@ -44,12 +47,14 @@ from paceline.server.sessions import Greeting, Sessions
 from paceline.server.staging import StagePool
 from paceline.server.status import Situation
 from paceline.server.summary import Ending
+from paceline.server.tokenbook import TokenBook
 from paceline.server.traffic import Traffic
 from paceline.server.training import Training
 from paceline.server.transfer import Source, Transfers
 from paceline.server.workthread import WorkThread
 from paceline.settings import NEVER, RunSettings
 from paceline.tasks import task_samples
+from paceline.tls import read_tls
 from paceline.version import __version__
 
 # Workers get this long to take their goodbye.
@@ -57,7 +62,13 @@ LEAVE_LIMIT_S = 3.0
 # An evaluation that nobody waits for any more gets this long to end.
 EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
+EXPIRES_SOON = datetime.timedelta(days=14)
 _SAMPLES_NAMED = 12
+# What a stranger on the network can do, without tokens and with them.
+_DANGER = (
+    "join this run, read the model and change it",
+    "be let in with a token only, but who is on the way can read tokens and the model",
+)
 
 OnStarted = Callable[[str, Path], None]
 
@@ -99,7 +110,9 @@ class Server:
         self._settings = settings
         self._resumed = resumed
         self._prepared = preparation
-        self._bind = parse_bind(settings.bind, insecure=settings.insecure)
+        self._bind = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
+        self._tls = read_tls(settings.tls_dir, "server") if settings.tls_dir is not None else None
+        self._tokens = TokenBook(settings.tokens) if settings.tokens is not None else None
         self._traffic = Traffic()
         self._log = structlog.get_logger()
         self.address = self._bind
@@ -112,14 +125,14 @@ class Server:
             SettingsError: reflection is asked for and not installed.
         """
         settings, prepared = self._settings, self._prepared
-        self._endpoint = Endpoint(reflection=settings.reflection)
-        self.address = self._endpoint.bind(self._bind)
+        self._gate = Gate(self._tokens, encrypted=self._tls is not None)
+        self._endpoint = Endpoint(self._gate, _message_bytes(settings, prepared), reflection=settings.reflection)
+        self.address = self._endpoint.bind(self._bind, self._tls)
         resumed = self._resumed
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
             self._assemble(settings, prepared)
-            metrics_host = self._bind.host.strip("[]")
-            self._books.start(prepared.fingerprint.to_json(), prepared.initial_model, metrics_host)
+            self._books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
             await self._endpoint.close()
             self._run_dir.discard()
@@ -127,7 +140,9 @@ class Server:
         loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start(loop)
-        await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status)
+        operations = RunOperations(self.stop, self._sessions.drain, self._checkpointing.now)
+        administration = Administration(self._gate, operations)
+        await self._endpoint.start(self._sessions.handle, self._transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())
         self._announce()
         self._driver.begin()
@@ -240,8 +255,8 @@ class Server:
         self._pool = StagePool(prepared.stages, settings.progress_s, driver.now)
         pushes = Pushes(model, thread, self._pool, ManifestCheck(prepared.layout), self._traffic)
         source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
-        self._sessions = Sessions(_greeting(settings, prepared), pushes, self._traffic)
-        self._transfers = Transfers(source, pushes, self._traffic)
+        self._sessions = Sessions(_greeting(settings, prepared), pushes, self._traffic, self._gate)
+        self._transfers = Transfers(source, pushes, self._traffic, self._gate)
         self._training = Training(driver, model, thread, evaluations, settings.goal())
         self._books = Books(settings, self._run_dir, self._traffic, driver.snapshot, resumed)
         self._checkpointing.connect(self._books)
@@ -289,6 +304,7 @@ class Server:
         told = ""
         while True:
             self._pool.check_speed()
+            self._gate.look_again()
             snapshot = self._driver.snapshot()
             waits = snapshot.situation if snapshot.state == "waiting" else ""
             if waits and waits != told:
@@ -304,11 +320,17 @@ class Server:
             self._log.info(note)
         self._log.info(tune_malloc())
         self._log.info(raise_descriptor_limit())
-        if not self._bind.is_loopback:
+        if self._tls is not None:
+            self._log.info(f"TLS: only who has a certificate of {self._tls.ca_path} is heard")
+            if self._tls.ends - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON:
+                self._log.warning(f"certificates in {self._tls.folder} expire at {self._tls.ends:%Y-%m-%d %H:%M} UTC")
+        elif not self._bind.is_loopback:
             self._log.warning(
-                f"INSECURE: whoever can reach {self.address} can join this run, read the model and change it; "
+                f"INSECURE: whoever can reach {self.address} can {_DANGER[self._tokens is not None]}; "
                 "nothing is encrypted (--insecure)"
             )
+        if self._tokens is not None:
+            self._log.info(f"tokens: only who has one of {self._settings.tokens} is let in")
 
     async def _take_down(self) -> None:
         self._housekeeper.cancel()
@@ -321,6 +343,13 @@ class Server:
         # An evaluation whose result is wanted has ended; one that goes on must not hold up a Ctrl-C.
         await evaluator.close(EVALUATION_LIMIT_S)
         self._run_dir.release()
+
+
+def _message_bytes(settings: RunSettings, prepared: Preparation) -> int:
+    """Give the size of the largest message that a worker may have to send."""
+    # What it has besides: names, a traceback, and a manifest with 40 bytes for each task and its rows.
+    names = 8 * len(prepared.fingerprint.to_json())
+    return max(CHUNK_BYTES, settings.inline_bytes) + 256 * 1024 + names + 40 * settings.tasks
 
 
 def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:
@@ -378,7 +407,7 @@ def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
         NothingToResume: that run is done.
         UsageError, SettingsError, CheckpointError: it cannot be; nothing was started.
     """
-    check_free(parse_bind(settings.bind, insecure=settings.insecure))
+    check_listening(settings)
     if resume is None:
         return Server(settings, prepare(settings))
     earlier = take_up(resume, settings)

@@ -70,19 +70,18 @@ class Books:
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
         self.metrics.waiting_rows = lambda: self._ledger.waiting
 
-    def start(self, job_fingerprint_json: str, initial_model: str, metrics_host: str) -> None:
+    def start(self, job_fingerprint_json: str, initial_model: str) -> None:
         """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.
 
         Args:
             initial_model: fingerprint of the parameters that the run begins with.
-            metrics_host: where metrics are served if the settings name a port.
 
         Raises:
             UsageError: the metrics port is taken, or the run directory cannot be written or was taken meanwhile.
             RunFailedError: the ledger cannot be made.
         """
         if self._settings.metrics_port is not None:
-            self.metrics.start(metrics_host, self._settings.metrics_port)
+            self.metrics.start(self._settings.metrics_host.strip("[]"), self._settings.metrics_port)
         try:
             settings = self._settings.model_dump(mode="json")
             if self._resumed is None:

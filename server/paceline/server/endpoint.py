@@ -13,6 +13,9 @@ from paceline.errors import SettingsError, UsageError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import server_options
 from paceline.server.address import Address
+from paceline.server.gate import VIEWERS, Gate
+from paceline.server.operations import Administration
+from paceline.tls import Tls
 
 SERVICE = "paceline.v1.Coordinator"
 # Answers that are on their way (a push's result, a status) get this long.
@@ -30,18 +33,26 @@ class StreamHandler(Protocol):
 class Endpoint:
     """Listens. To be made on the event loop that serves.
 
+    Args:
+        gate: lets askers in.
+        message_bytes: no message that comes is larger.
+
     Raises:
         SettingsError: reflection is asked for and not installed.
     """
 
-    def __init__(self, *, reflection: bool) -> None:
-        self._server = grpc.aio.server(options=server_options())
+    def __init__(self, gate: Gate, message_bytes: int, *, reflection: bool) -> None:
+        self._gate = gate
+        self._server = grpc.aio.server(options=server_options(message_bytes))
         if reflection:
             _add_reflection(self._server)
         self._health = health.aio.HealthServicer()
 
-    def bind(self, address: Address) -> Address:
+    def bind(self, address: Address, tls: Tls | None = None) -> Address:
         """Take the port; nobody is served yet.
+
+        Args:
+            tls: whoever connects needs a certificate of its CA; None: nothing is encrypted.
 
         Returns:
             The real address.
@@ -50,7 +61,11 @@ class Endpoint:
             UsageError: the port cannot be had.
         """
         try:
-            port = self._server.add_insecure_port(str(address))
+            if tls is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)], tls.ca, True)
+                port = self._server.add_secure_port(str(address), credentials)
         except RuntimeError as error:
             raise UsageError(f"port {address.port} on {address.host} is taken or not to be had") from error
         return Address(address.host, port)
@@ -60,21 +75,22 @@ class Endpoint:
         session: StreamHandler,
         transfer: StreamHandler,
         status: Callable[[], Awaitable[pb.StatusResponse]],
+        administration: Administration,
     ) -> None:
         """Begin to serve."""
 
-        async def answer(request: pb.StatusRequest, context: object) -> pb.StatusResponse:
+        async def answer(request: pb.StatusRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.StatusResponse:
+            await self._gate.admit(context, VIEWERS)
             return await status()
 
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Session": grpc.stream_stream_rpc_method_handler(
-                session, pb.WorkerMessage.FromString, pb.ServerMessage.SerializeToString
-            ),
-            # No serialisers: bytes go through as they are.
+            # Without deserialisers: bytes come as they are, to be measured before they are read.
+            "Session": grpc.stream_stream_rpc_method_handler(session, None, pb.ServerMessage.SerializeToString),
             "Transfer": grpc.stream_stream_rpc_method_handler(transfer),
             "Status": grpc.unary_unary_rpc_method_handler(
                 answer, pb.StatusRequest.FromString, pb.StatusResponse.SerializeToString
             ),
+            **administration.handlers(),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

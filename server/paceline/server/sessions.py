@@ -16,22 +16,29 @@ from typing import Any
 
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from paceline.coordination import effects, events
 from paceline.coordination.events import Event
 from paceline.coordination.ids import Incarnation, LeaseId, SessionId, WorkerName
-from paceline.errors import ProtocolError
+from paceline.errors import ProtocolError, UsageError
 from paceline.fingerprint import JobFingerprint, differences
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
 from paceline.server import convert
+from paceline.server.gate import WORKERS, Gate, Guest
 from paceline.server.model import Image
 from paceline.server.pushes import Pushes
 from paceline.server.streams import end_tasks
 from paceline.server.traffic import Traffic
+from paceline.server.waiting import Seat
 from paceline.version import __version__
 
-HELLO_LIMIT_S = 15.0
+HELLO_LIMIT_S = 5.0
+# A hello has some hundred bytes, and twenty for each lease that it still holds.
+HELLO_BYTES = 64 * 1024
+# Sessions in all, known or not.
+SESSIONS = 4096
 # The answer to an accepted push waits so long for another message to travel with: the next lease, mostly.
 ACCEPTED_WITHIN_S = 0.02
 # A peer that does not take its last message within this time is cut off.
@@ -44,12 +51,14 @@ class Session:
     """One control connection.
 
     Attributes:
+        guest: whose call it is.
         sent_version: the last version whose image went inside a lease.
         micro_steps: as the last heartbeat told.
     """
 
-    def __init__(self, number: SessionId) -> None:
+    def __init__(self, number: SessionId, guest: Guest) -> None:
         self.id = number
+        self.guest = guest
         self.name = WorkerName("")
         self.incarnation = Incarnation("")
         self.sent_version = -1
@@ -120,10 +129,12 @@ class Sessions:
         greeting: for those who are welcome.
         pushes: takes contributions that come inside messages.
         traffic: counts the bytes that travel inside messages.
+        gate: lets workers in.
     """
 
-    def __init__(self, greeting: Greeting, pushes: Pushes, traffic: Traffic) -> None:
+    def __init__(self, greeting: Greeting, pushes: Pushes, traffic: Traffic, gate: Gate) -> None:
         self._greeting = greeting
+        self._gate = gate
         self._pushes = pushes
         self._traffic = traffic
         self._post: Callable[[Event], None] = lambda event: None
@@ -173,19 +184,25 @@ class Sessions:
 
     # ---- the stream --------------------------------------------------------------------------------------------------
 
-    async def handle(self, _: AsyncIterator[pb.WorkerMessage], context: Context) -> None:
+    async def handle(self, _: AsyncIterator[bytes], context: Context) -> None:
         """Serve one Session stream to its end."""
-        session = Session(SessionId(next(self._numbers)))
+        guest = await self._gate.admit(context, WORKERS)
+        if len(self._open) >= SESSIONS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"there are {SESSIONS} sessions: too many")
+        seat = await self._gate.seat(context)
+        session = Session(SessionId(next(self._numbers)), guest)
         self._open[session.id] = session
-        reader = asyncio.create_task(self._read(session, context))
+        reader = asyncio.create_task(self._read(session, context, seat))
         writer = asyncio.create_task(session.write_all(context))
         try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            with self._gate.watch(guest, lambda reason: _send_away(session, reason)):
+                await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             # Whoever ends first, what is in the row still goes out, unless the peer does not take it.
             session.close()
             await asyncio.wait((writer,), timeout=CLOSE_LIMIT_S)
         finally:
             # Before any await: gRPC may cancel this task a second time while it cleans up.
+            seat.free()
             del self._open[session.id]
             self._left.set()
             if session.incarnation:
@@ -193,13 +210,15 @@ class Sessions:
             session.closing = True
             await end_tasks(reader, writer)
 
-    async def _read(self, session: Session, context: Context) -> None:
+    async def _read(self, session: Session, context: Context, seat: Seat) -> None:
         try:
             async with asyncio.timeout(HELLO_LIMIT_S):
                 first = await context.read()
-            if first is grpc.aio.EOF or not self._greet(session, first):
+            if first is grpc.aio.EOF or not self._greet(session, _hello(first)):
                 return
-            while (message := await context.read()) is not grpc.aio.EOF and not session.closing:
+            seat.free()
+            while (raw := await context.read()) is not grpc.aio.EOF and not session.closing:
+                message = pb.WorkerMessage.FromString(raw)
                 kind = message.WhichOneof("message")
                 read = self._readers.get(kind)
                 if read is None:
@@ -209,20 +228,28 @@ class Sessions:
             session.send(convert.refusal(pb.REFUSAL_CODE_BAD_HELLO, f"no hello within {HELLO_LIMIT_S:g} s"))
         except ProtocolError as error:
             session.send(convert.refusal(pb.REFUSAL_CODE_BAD_HELLO, str(error)))
+        except DecodeError:
+            session.send(convert.refusal(pb.REFUSAL_CODE_BAD_HELLO, "a message is no WorkerMessage"))
 
-    def _greet(self, session: Session, first: pb.WorkerMessage) -> bool:
+    def _greet(self, session: Session, hello: pb.Hello) -> bool:
         """Look at a hello; False if it was refused without asking the coordinator."""
-        if first.WhichOneof("message") != "hello":
-            raise ProtocolError(f"the first message is {first.WhichOneof('message') or 'empty'}: expected hello")
-        theirs = first.hello.protocol_version
+        theirs = hello.protocol_version
         if theirs != PROTOCOL_VERSION:
             reason = (
-                f"protocol version is {theirs} on the worker (paceline {convert.one_line(first.hello.package_version)})"
+                f"protocol version is {theirs} on the worker (paceline {convert.one_line(hello.package_version)})"
                 f", {PROTOCOL_VERSION} on the server (paceline {__version__}): install the same paceline on both"
             )
             session.send(convert.refusal(pb.REFUSAL_CODE_PROTOCOL, reason))
             return False
-        event = convert.hello(session.id, first.hello)
+        event = convert.hello(session.id, hello)
+        guest = session.guest
+        if guest.name not in (None, event.name):
+            reason = (
+                f"token {guest.token} is of worker {guest.name!r}: expected it of {event.name!r}, as the hello says"
+            )
+            self._gate.failed(guest.address, reason)
+            session.send(convert.refusal(pb.REFUSAL_CODE_NOT_ALLOWED, reason))
+            return False
         if self._over is not None:
             self._away.discard(event.name)
             session.send(convert.refusal(pb.REFUSAL_CODE_RUN_OVER, f"the run is over: {self._over}"))
@@ -269,6 +296,7 @@ class Sessions:
         """Tell a worker what it must know."""
         session = self._open.get(effect.session)
         if session is not None:
+            self._gate.joined[session.incarnation] = session.guest.token
             message = pb.ServerMessage(welcome=self._greeting.welcome)
             message.welcome.resumed = effect.resumed
             self._traffic.pulled_bytes += len(message.welcome.constants)
@@ -327,8 +355,38 @@ class Sessions:
         """Forget what was agreed with a worker that is gone."""
         if effect.state in ("lost", "left"):
             self._agreed.discard(effect.incarnation)
+            self._gate.joined.pop(effect.incarnation, None)
+
+    def drain(self, name: str) -> None:
+        """Let a worker go: it gets nothing new and is told to ask to leave.
+
+        Raises:
+            UsageError: it is not connected.
+        """
+        named = [session for session in self._open.values() if session.name == name and not session.closing]
+        welcome = [session for session in named if session.incarnation in self._gate.joined]
+        if not welcome:
+            raise UsageError(f"no worker {name!r} is connected: see `paceline status`")
+        for session in welcome:
+            session.send(pb.ServerMessage(drain=pb.Drain()))
+            self._post(events.DrainRequested(session.id))
 
     def _send(self, session_id: SessionId, message: pb.ServerMessage) -> None:
         session = self._open.get(session_id)
         if session is not None:
             session.send(message)
+
+
+def _hello(raw: bytes) -> pb.Hello:
+    """Read the first message of a session, of whose peer nothing is known."""
+    if len(raw) > HELLO_BYTES:
+        raise ProtocolError(f"the first message has {len(raw)} bytes: expected a hello of at most {HELLO_BYTES}")
+    message = pb.WorkerMessage.FromString(raw)
+    if message.WhichOneof("message") != "hello":
+        raise ProtocolError(f"the first message is {message.WhichOneof('message') or 'empty'}: expected hello")
+    return message.hello
+
+
+def _send_away(session: Session, reason: str) -> None:
+    session.send(convert.refusal(pb.REFUSAL_CODE_NOT_ALLOWED, reason))
+    session.close()

@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from paceline.access import OPEN, Access
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
-from paceline.errors import UnavailableError
 from paceline.protos import coordinator_pb2 as pb
-from paceline.protos.coordinator_pb2_grpc import CoordinatorStub
-from paceline.protos.framing import channel_options
+from paceline.server.asking import ask
 from paceline.server.totals import Totals
 from paceline.settings import RunSettings
 from paceline.version import __version__
@@ -91,25 +89,17 @@ def _worker(worker: WorkerSnapshot) -> pb.WorkerStatus:
 # ---- the asking side -----------------------------------------------------------------------------------------------
 
 
-def fetch_status(address: str, timeout_s: float = 5.0) -> pb.StatusResponse:
+def fetch_status(address: str, timeout_s: float = 5.0, access: Access = OPEN) -> pb.StatusResponse:
     """Ask the server at HOST:PORT.
 
     Raises:
         UnavailableError: it cannot be reached, or does not answer within `timeout_s`.
+        RefusedError: it does not let the asker see it.
     """
-    with grpc.insecure_channel(address, options=channel_options()) as channel:
-        try:
-            return CoordinatorStub(channel).Status(pb.StatusRequest(), timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise UnavailableError(f"server {address!r} cannot be asked: {_why(error, timeout_s)}") from error
-
-
-def _why(error: grpc.RpcError, timeout_s: float) -> str:
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {timeout_s:g} s"
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return "something answers there, but it is no paceline server"
-    return next(iter(str(error.details()).splitlines()), error.code().name)
+    answer: pb.StatusResponse = ask(
+        address, lambda stub, **call: stub.Status(pb.StatusRequest(), **call), timeout_s, access
+    )
+    return answer
 
 
 def status_to_dict(response: pb.StatusResponse) -> dict[str, Any]:

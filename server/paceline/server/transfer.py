@@ -26,11 +26,13 @@ from paceline.flat import FlatModel
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, frame_chunk, parse_chunk
 from paceline.server.convert import INCARNATION
+from paceline.server.gate import WORKERS, Gate, Guest
 from paceline.server.pushes import Push, Pushes
 from paceline.server.streams import end_tasks
 from paceline.server.traffic import Traffic
 
-ATTACH_LIMIT_S = 15.0
+ATTACH_LIMIT_S = 5.0
+ATTACH_BYTES = 1024
 # Chunks that may wait for the model thread before no more are read.
 WINDOW_CHUNKS = 4
 # Transfers count as progress so often, and not with every chunk.
@@ -160,10 +162,15 @@ class Stream:
 
 
 class Transfers:
-    """All data connections. Owned by the event loop."""
+    """All data connections. Owned by the event loop.
 
-    def __init__(self, source: Source, pushes: Pushes, traffic: Traffic) -> None:
+    Args:
+        gate: lets workers in.
+    """
+
+    def __init__(self, source: Source, pushes: Pushes, traffic: Traffic, gate: Gate) -> None:
         self._source = source
+        self._gate = gate
         self._pushes = pushes
         self._traffic = traffic
         self._post: Callable[[Event], None] = lambda event: None
@@ -174,29 +181,58 @@ class Transfers:
 
     async def handle(self, _: AsyncIterator[bytes], context: Context) -> None:
         """Serve one Transfer stream to its end."""
+        guest = await self._gate.admit(context, WORKERS)
+        seat = await self._gate.seat(context)
         try:
             incarnation = await self._attach(context)
             if incarnation is None:
                 return
-            stream = Stream(self._source, self._traffic, self._throttled(incarnation))
-            writer = asyncio.create_task(stream.write_all(context))
-            try:
-                await self._read_all(stream, incarnation, context)
-            finally:
-                # Before any await: gRPC may cancel this task a second time while it cleans up.
-                if stream.push is not None:
-                    self._pushes.broken(stream.push)
-                await end_tasks(writer)
+            if not self._gate.may_attach(guest, incarnation):
+                reason = "attach names a worker that did not join with this token"
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+            seat.free()
+            await self._serve(guest, incarnation, context)
         except (ProtocolError, DecodeError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no attach within {ATTACH_LIMIT_S:g} s")
+        finally:
+            seat.free()
+
+    async def _serve(self, guest: Guest, incarnation: Incarnation, context: Context) -> None:
+        stream = Stream(self._source, self._traffic, self._throttled(incarnation))
+        writer = asyncio.create_task(stream.write_all(context))
+        reader = asyncio.create_task(self._read_all(stream, incarnation, context))
+        sent_away = ""
+
+        def send_away(reason: str) -> None:
+            nonlocal sent_away
+            sent_away = reason
+            reader.cancel()
+
+        try:
+            with self._gate.watch(guest, send_away):
+                await reader
+        except asyncio.CancelledError:
+            if not sent_away:
+                raise
+        finally:
+            # Before any await: gRPC may cancel this task a second time while it cleans up.
+            if stream.push is not None:
+                self._pushes.broken(stream.push)
+            await end_tasks(writer)
+        if sent_away:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, sent_away)
 
     async def _attach(self, context: Context) -> Incarnation | None:
         async with asyncio.timeout(ATTACH_LIMIT_S):
             first = await context.read()
         if first is grpc.aio.EOF:
             return None
+        if len(first) > ATTACH_BYTES:
+            raise ProtocolError(
+                f"the first message has {len(first)} bytes: expected an attach of at most {ATTACH_BYTES}"
+            )
         message = pb.TransferUp.FromString(first)
         if message.WhichOneof("message") != "attach":
             raise ProtocolError("the first message of a transfer stream is something else than attach")

@@ -16,16 +16,18 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from paceline.errors import UnavailableError
+from paceline.access import OPEN, Access
+from paceline.errors import RefusedError, UnavailableError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos import coordinator_pb2_grpc as pb_grpc
-from paceline.protos.framing import channel_options
+from paceline.protos.channels import handshake_problem, metadata, open_aio_channel
 from paceline.worker.retry import Retry, limit_s
 from paceline.worker.transfer import BROKEN, Transfer, TransferHandler
 
 # The server asks the holder of a claimed name first (2 s); a busy one may take its time.
 _WELCOME_WITHIN_S = 30.0
 _JOIN_THREAD_S = 5.0
+_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 _Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.ServerMessage]
 _ENDED: tuple[type[Exception], ...] = (*BROKEN, TimeoutError)
@@ -67,15 +69,20 @@ class Connection:
         incarnation: of this worker.
         handler: speaks and listens.
         patience_s: how long to look for a server that cannot be reached.
+        access: certificates and token.
     """
 
-    def __init__(self, server: str, incarnation: str, handler: SessionHandler, patience_s: float) -> None:
+    def __init__(
+        self, server: str, incarnation: str, handler: SessionHandler, patience_s: float, access: Access = OPEN
+    ) -> None:
         self._server = server
+        self._access = access
+        self._problem: str | None = None
         self._incarnation = incarnation
         self._handler = handler
         self._retry = Retry(patience_s)
         self._outgoing: deque[pb.WorkerMessage] = deque()
-        self._open = False
+        self._open = self._was_open = False
         self._last_write_s = 0.0
         self._thread = threading.Thread(target=self._run, name="communication", daemon=True)
         self._started = threading.Event()
@@ -119,7 +126,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
-        self.transfer = Transfer(self._server, self._incarnation, self._handler)
+        self.transfer = Transfer(self._server, self._incarnation, self._handler, self._access)
         self._started.set()
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._stop.wait(), name="stop"),
@@ -142,7 +149,7 @@ class Connection:
             try:
                 await self._session()
             except _ENDED as error:
-                self._check_peer(error)
+                await self._check_peer(error)
             if self._handler.over():
                 return
             now_s = self._loop.time()
@@ -156,10 +163,11 @@ class Connection:
     async def _session(self) -> None:
         """Hold one session from hello to its end."""
         self._retry.elapsed_s(self._loop.time())
-        async with grpc.aio.insecure_channel(self._server, options=channel_options()) as channel:
+        self._was_open = False
+        async with open_aio_channel(self._server, self._access) as channel:
             async with asyncio.timeout(limit_s(self._retry.elapsed_s(self._loop.time()))):
                 await _connect(channel)
-            call: _Call = pb_grpc.CoordinatorStub(channel).Session()
+            call: _Call = pb_grpc.CoordinatorStub(channel).Session(metadata=metadata(self._access))
             with contextlib.suppress(asyncio.InvalidStateError):  # ended already: to read gives its status
                 await call.write(pb.WorkerMessage(hello=self._handler.hello()))
             async with asyncio.timeout(_WELCOME_WITHIN_S):
@@ -174,7 +182,8 @@ class Connection:
             await self._converse(call)
 
     async def _converse(self, call: _Call) -> None:
-        self._open = True
+        self._open = self._was_open = True
+        self._problem = None
         self._retry.reset()
         self._wake.set()
         tasks = [
@@ -219,9 +228,25 @@ class Connection:
                 idle_s = 0.0
             await asyncio.sleep(every_s - idle_s)
 
-    def _check_peer(self, error: Exception) -> None:
-        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+    async def _check_peer(self, error: Exception) -> None:
+        """See whether another attempt may go better.
+
+        Raises:
+            UnavailableError: something else answers there.
+            RefusedError: the server does not want us, or a certificate is not accepted.
+        """
+        code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+        if code is grpc.StatusCode.UNIMPLEMENTED:
             raise UnavailableError(f"{self._server} answers, but is no paceline server") from None
+        if code in _REFUSED and isinstance(error, grpc.aio.AioRpcError):
+            raise RefusedError(f"refused by the server: {error.details()}") from None
+        if self._was_open:
+            return
+        # A server that dies while it shakes hands looks like one that does not want us: so twice.
+        problem = await asyncio.to_thread(handshake_problem, self._server, self._access.tls)
+        if problem is not None and problem == self._problem:
+            raise RefusedError(f"no session with {self._server}: {problem}")
+        self._problem = problem
 
 
 async def _connect(channel: grpc.aio.Channel) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from paceline.access import OPEN, Access
 from paceline.contribution import ContributionBuffer
 from paceline.coordination.events import TaskResult
 from paceline.errors import PacelineError, RefusedError
@@ -47,6 +48,7 @@ class Worker:
         device: found from settings.device.
         name: settings.name, or a slot's.
         say: tells people, in one line.
+        access: certificates and token.
 
     Attributes:
         tasks_done: finished tasks; work_s: their seconds.
@@ -56,7 +58,13 @@ class Worker:
     """
 
     def __init__(
-        self, settings: WorkerSettings, job: Job, device: torch.device, name: str, say: Callable[[str], None]
+        self,
+        settings: WorkerSettings,
+        job: Job,
+        device: torch.device,
+        name: str,
+        say: Callable[[str], None],
+        access: Access = OPEN,
     ) -> None:
         self._settings = settings
         self._job = job
@@ -75,7 +83,7 @@ class Worker:
         )
         self._name = name
         self._desk = Desk(settings.server, identity, say)
-        self._connection = Connection(settings.server, self._incarnation, self._desk, settings.reconnect_for_s)
+        self._connection = Connection(settings.server, self._incarnation, self._desk, settings.reconnect_for_s, access)
         self._desk.connection = self._connection
         self._built: BuiltJob | None = None
         self._executor: Executor

@@ -304,6 +304,9 @@ class Desk:
                 return self._known(lease_id, book.cancel(lease_id))
             case "push_result":
                 self.push_answered(message.push_result)
+            case "drain":
+                self._tell("an admin wants it to leave: finishes its task, pushes what it has and leaves")
+                self._drain()
             case "are_you_there":
                 return pb.WorkerMessage(here=pb.Here())
             case "goodbye":

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
+from paceline.access import read_access
 from paceline.errors import JobImportError, PacelineError
 from paceline.loading import load_job
 from paceline.protos.memory import tune_malloc
@@ -63,8 +64,9 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def _run(settings: WorkerSettings, name: str) -> int:
+    access = read_access(settings.tls_dir, settings.token_file)
     job = load_job(settings.job, settings.data)
-    worker = Worker(settings, job, find_device(settings.device), name, _say)
+    worker = Worker(settings, job, find_device(settings.device), name, _say, access)
     with _signals(worker):
         ending = worker.run()
     _say(f"{ending}; done: {worker.tasks_done} tasks, {worker.work_s:.1f} s of work")

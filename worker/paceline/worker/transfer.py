@@ -16,9 +16,11 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
+from paceline.access import OPEN, Access
 from paceline.errors import PacelineError, ProtocolError
 from paceline.protos import coordinator_pb2 as pb
-from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, channel_options, crc32c, frame_chunk, parse_chunk
+from paceline.protos.channels import metadata, open_aio_channel
+from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, crc32c, frame_chunk, parse_chunk
 from paceline.worker.retry import Retry
 
 _METHOD = "/paceline.v1.Coordinator/Transfer"
@@ -81,8 +83,9 @@ class Transfer:
     Thread-safety: none; only the loop's thread may call it.
     """
 
-    def __init__(self, server: str, incarnation: str, handler: TransferHandler) -> None:
+    def __init__(self, server: str, incarnation: str, handler: TransferHandler, access: Access = OPEN) -> None:
         self._server = server
+        self._access = access
         self._incarnation = incarnation
         self._handler = handler
         self._pull: Pull | None = None
@@ -148,8 +151,8 @@ class Transfer:
     async def _converse(self) -> None:
         self._messages.clear()
         self._granted.clear()
-        async with grpc.aio.insecure_channel(self._server, options=channel_options()) as channel:
-            call: _Call = channel.stream_stream(_METHOD)()
+        async with open_aio_channel(self._server, self._access) as channel:
+            call: _Call = channel.stream_stream(_METHOD)(metadata=metadata(self._access))
             attach = pb.Attach(protocol_version=PROTOCOL_VERSION, incarnation=self._incarnation)
             await call.write(pb.TransferUp(attach=attach).SerializeToString())
             self._ask_again()
