@@ -73,7 +73,7 @@ proto-check: setup
 	  || { echo "the generated modules differ from the .proto files: run make proto and commit"; exit 1; }
 
 bench: setup  ## run every benchmark; figures go to standard output
-	@for name in allocation rounds split savings policies simulation checkpoints; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in allocation rounds split savings policies simulation checkpoints chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 freeze: setup  ## pin what .venv holds now in constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \

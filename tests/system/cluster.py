@@ -58,6 +58,7 @@ class Cluster:
         json_log: the processes log as JSON lines, which `logged` reads.
         host: where the server listens.
         resumed: go on with the run in `folder`/run, as the second life.
+        run_dir: default: in the folder.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Cluster:
         json_log: bool = False,
         host: str = "127.0.0.1",
         resumed: bool = False,
+        run_dir: Path | None = None,
     ) -> None:
         self.folder = folder
         self.job = job
-        self.run_dir = folder / "run"
+        self.run_dir = run_dir or folder / "run"
         self.environment = environment() | ({"PACELINE_LOG": "json"} if json_log else {})
         self.address = f"{host}:{free_port(host)}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
