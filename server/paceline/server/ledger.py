@@ -165,6 +165,7 @@ class Ledger:
             _fold(connection)
         except Exception as error:  # whatever it is must not vanish with the thread
             self._queue.clear()
+            self._batch.clear()
             self._log.error("ledger-failed", path=str(self._path), error=str(error))
             with self._changed:
                 self._error = error
