@@ -62,6 +62,8 @@ class Books:
         self._snapshot = snapshot
         self._resumed = resumed
         life, version = (1, None) if resumed is None else (resumed.life, resumed.version)
+        if life == 1:
+            version = None  # also of a server that was killed before it had made a ledger
         self._ledger = Ledger(run_dir.ledger, settings.model_dump_json(), life, version)
         self._log = RunLog()
         self.totals = Totals()

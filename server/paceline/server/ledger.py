@@ -139,14 +139,14 @@ class Ledger:
         connection = sqlite3.connect(self._path, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        if self._resumed_from is None:
-            connection.executescript(TABLES)
-            meta = {"schema": str(SCHEMA), "paceline": __version__, "settings": self._settings_json}
-        else:
-            meta = {}
         began = datetime.now(tz=UTC).isoformat(timespec="seconds")
         with connection:
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            connection.execute("BEGIN")  # tables and first rows are there together, or nothing is
+            if self._resumed_from is None:
+                for statement in TABLES.split(";"):
+                    connection.execute(statement)
+                meta = {"schema": str(SCHEMA), "paceline": __version__, "settings": self._settings_json}
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('life', ?)", (str(self._life),))
             row = (self._life, self._resumed_from, began, __version__, self._settings_json)
             connection.execute("INSERT INTO lives VALUES (?, ?, ?, ?, ?)", row)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ def take_up(path: Path, settings: RunSettings) -> Earlier:
     run_dir = RunDir.reopen(path, settings.job)
     beginning = read_beginning(path / SETTINGS)
     check_agreement(path, beginning.settings, settings)
+    if not _has_begun(path / LEDGER):
+        begins = ("nothing had happened: the run begins",)
+        return Earlier(run_dir=run_dir, beginning=beginning, life=0, checkpoint=None, notes=begins)
     try:
         with LedgerReader(path / LEDGER) as ledger:
             life, outcome = ledger.lives()[-1].life, ledger.outcome()
@@ -133,6 +137,17 @@ def take_up(path: Path, settings: RunSettings) -> Earlier:
     else:
         notes.append(f"goes on from the checkpoint of round {loaded.version}")
     return Earlier(run_dir=run_dir, beginning=beginning, life=life, checkpoint=loaded, notes=tuple(notes))
+
+
+def _has_begun(ledger: Path) -> bool:
+    """Tell whether a server came so far as to make the ledger: its tables and first rows are one transaction."""
+    if not ledger.is_file():
+        return False
+    with contextlib.closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        except sqlite3.DatabaseError:
+            return True  # what is wrong with it is said when it is read
 
 
 def check_agreement(path: Path, before: RunSettings, wanted: RunSettings) -> None:

@@ -5,6 +5,7 @@
     ledger.sqlite      rounds, leases, workers (see ledger.py)
     checkpoints/       where the run can be resumed (see checkpoints.py)
     model.safetensors  parameters and buffers at the end of the run
+    .lock              held by the server that has the directory
     README.txt         says the above to whoever finds the folder
 
 A file that is replaced or appears as a whole is written under a temporary name, reaches the disk, and is then renamed:
