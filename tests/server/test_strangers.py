@@ -119,7 +119,7 @@ async def test_no_message_is_larger_than_any_worker_needs(tmp_path: Path) -> Non
     async with serving(settings(tmp_path)) as run, RawWorker(run.address) as worker:
         await worker.join()
         stream = worker.transfer().stream
-        await stream.write(bytes(2 * CHUNK_BYTES))
+        await stream.write(bytes(3 * CHUNK_BYTES))
         async with asyncio.timeout(LIMIT_S):
             assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         # The largest chunk is taken: the stream ends for its want of an attach, not for its size.

@@ -15,6 +15,7 @@ import pytest
 from paceline.protos import coordinator_pb2 as pb
 from paceline.settings import WorkerSettings
 from paceline.worker import run_worker
+from tests.server.raw_worker import own_address
 from tests.worker.peer import Peer, ServerSide, Session
 
 TINY = "tests/jobs.py:Tiny"
@@ -244,3 +245,16 @@ def test_worker_without_a_name_takes_a_slot(peer: Peer, tmp_path: Path, monkeypa
     assert run(peer, script, name=None) == 0
     assert names[0].endswith("-1")
     assert [path.name for path in tmp_path.iterdir()] == [f"{names[0]}.lock"]
+
+
+def test_a_token_that_would_go_unencrypted_over_a_network_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PACELINE_TOKEN", f"pl_{'0' * 12}_{'0' * 64}")
+    for host, warned in ((own_address(), True), ("127.0.0.1", False)):
+        with socket.create_server((host, 0)) as free:
+            port = free.getsockname()[1]
+        assert run(f"{host}:{port}", reconnect_for_s=0) == 69
+        said = capfd.readouterr().err
+        assert (f"the token goes to {host}:{port} unencrypted" in said) is warned
+        assert "0" * 64 not in said

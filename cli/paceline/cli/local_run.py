@@ -156,7 +156,9 @@ class _LocalRun:
         self._gave_up = ""
 
     def run(self) -> RunEnd:
-        settings = self._command.run_settings(bind=LOOPBACK, insecure=False, min_workers=self._command.workers)
+        # A resumed run may have been served to others; here it is this machine's alone.
+        alone: dict[str, Any] = {"bind": LOOPBACK, "insecure": False, "tls_dir": None, "tokens": None}
+        settings = self._command.run_settings(**alone, min_workers=self._command.workers)
         with self._children() as (server, workers):
             resume = self._command.resume
             told = {"settings": settings.model_dump(mode="json"), "resume": None if resume is None else str(resume)}

@@ -64,6 +64,7 @@ EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
 EXPIRES_SOON = datetime.timedelta(days=14)
 _SAMPLES_NAMED = 12
+_UNCOUNTED = ("malenia", "mindflayer")
 # What a stranger on the network can do, without tokens and with them.
 _DANGER = (
     "join this run, read the model and change it",
@@ -347,9 +348,11 @@ class Server:
 
 def _message_bytes(settings: RunSettings, prepared: Preparation) -> int:
     """Give the size of the largest message that a worker may have to send."""
-    # What it has besides: names, a traceback, and a manifest with 40 bytes for each task and its rows.
-    names = 8 * len(prepared.fingerprint.to_json())
-    return max(CHUNK_BYTES, settings.inline_bytes) + 256 * 1024 + names + 40 * settings.tasks
+    # Beside a chunk or payload: a traceback, the fingerprint of another job, and 40 bytes for each task of a manifest.
+    # Where a round's tasks are not counted, the fastest worker may do many.
+    tasks = max(settings.tasks, 65_536) if settings.policy in _UNCOUNTED else settings.tasks
+    names = 4 * len(prepared.fingerprint.to_json())
+    return max(CHUNK_BYTES, settings.inline_bytes) + 2**20 + names + 40 * tasks
 
 
 def _greeting(settings: RunSettings, prepared: Preparation) -> Greeting:

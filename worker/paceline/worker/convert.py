@@ -9,6 +9,10 @@ from paceline.layout import ContributionLayout
 from paceline.protos import coordinator_pb2 as pb
 from paceline.worker.leases import FailedTask, HeldLease
 
+# Of a failure, of which people see the beginning and the end: a server takes no message without bounds.
+MESSAGE_CHARACTERS = 1000
+TRACEBACK_CHARACTERS = 64 * 1024
+
 _OUTCOMES = {
     TaskFailure.EXCEPTION: pb.TASK_OUTCOME_EXCEPTION,
     TaskFailure.NON_FINITE: pb.TASK_OUTCOME_NON_FINITE,
@@ -56,8 +60,8 @@ def failure_report(lease_id: int, failed: FailedTask) -> pb.WorkerMessage:
             task=failed.task,
             outcome=_OUTCOMES[failed.failure],
             seconds=failed.seconds,
-            message=failed.message,
-            traceback=failed.traceback_text,
+            message=failed.message[:MESSAGE_CHARACTERS],
+            traceback=failed.traceback_text[-TRACEBACK_CHARACTERS:],
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ from paceline.worker.device import find_device
 from paceline.worker.names import claim_default_name
 
 _BUG = 70
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
 
 
 class _Quit(BaseException):
@@ -65,6 +67,8 @@ def run_worker(settings: WorkerSettings) -> int:
 
 def _run(settings: WorkerSettings, name: str) -> int:
     access = read_access(settings.tls_dir, settings.token_file)
+    if access.token and access.tls is None and not _LOOPBACK.fullmatch(settings.server):
+        _say(f"the token goes to {settings.server} unencrypted: who is on the way can take it (no --tls-dir)")
     job = load_job(settings.job, settings.data)
     worker = Worker(settings, job, find_device(settings.device), name, _say, access)
     with _signals(worker):
