@@ -156,7 +156,7 @@ async def test_an_error_of_our_own_ends_the_run_as_a_bug_with_the_model_saved(
         def fail(*_: object) -> None:
             raise ZeroDivisionError("a slip")
 
-        monkeypatch.setattr(run.server._model, "add", fail)
+        monkeypatch.setattr(run.server._parts.model, "add", fail)
         await worker.join()
         await worker.say(contribution=worker.contribution(await worker.hear("lease")))
         assert (await worker.hear("goodbye")).outcome == pb.RUN_OUTCOME_FAILED

@@ -197,7 +197,7 @@ def is_file(path: str) -> bool:
 
 def counted(run: Run) -> dict[Rejection, int]:
     """Give the rejections that were counted."""
-    rejected = run.server._books.totals.rejected
+    rejected = run.server._parts.books.totals.rejected
     return {rejection: count for rejection, count in rejected.items() if count}
 
 

@@ -176,7 +176,7 @@ async def test_a_bad_push_is_refused_and_counted_and_training_goes_on(
             await transfer.say(push_done=pb.PushDone(lease=lease.lease))
             result = await transfer.hear("push_result")
             assert (result.verdict, result.rejection) == (pb.PUSH_VERDICT_REFUSED, rejection.value)
-        assert run.server._books.totals.rejected[rejection] == 1
+        assert run.server._parts.books.totals.rejected[rejection] == 1
         await honest.join()
         done: list[int] = []
         async with honest.transfer() as transfer:
@@ -221,7 +221,7 @@ async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_pa
             for worker, lease, transfer in zip(workers, leases, transfers, strict=True):
                 await transfer.say(push=worker.manifest(lease))
             async with asyncio.timeout(LIMIT_S):
-                while run.server._pool.waiting < 2:
+                while run.server._parts.pool.waiting < 2:
                     await run.status()
 
             async def rest(worker: RawWorker, lease: pb.Lease, transfer: Any) -> pb.PushResult:
@@ -237,7 +237,7 @@ async def test_pushes_wait_for_a_stage_and_come_through_one_after_another(tmp_pa
         assert [result.verdict for result in results] == [pb.PUSH_VERDICT_ACCEPTED] * len(names)
         assert (await run.end()).outcome is Outcome.DONE
         # Two stages serve all: one is the sum, one is filled again and again.
-        assert len(run.server._model._free) <= 2
+        assert len(run.server._parts.model._free) <= 2
 
 
 async def test_a_push_that_is_cut_off_while_it_waits_takes_no_stage(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_a_push_that_is_cut_off_while_it_waits_takes_no_stage(tmp_path: Pa
 
         async def waiting(count: int) -> None:
             async with asyncio.timeout(LIMIT_S):
-                while run.server._pool.waiting != count:
+                while run.server._parts.pool.waiting != count:
                     await run.status()
 
         async with w1.transfer() as t1, w2.transfer() as t2:
@@ -291,10 +291,10 @@ async def test_pushes_that_send_nothing_while_another_waits_lose_their_stages(
                 await transfer.hear("push_granted")
             await t3.say(push=w3.manifest(leases[2]))
             async with asyncio.timeout(LIMIT_S):
-                while run.server._pool.waiting < 1:
+                while run.server._parts.pool.waiting < 1:
                     await run.status()
-            later_s = run.server._driver.now() + FLOOR_WINDOW_S
-            monkeypatch.setattr(run.server._pool, "_now", lambda: later_s)
+            later_s = run.server._parts.driver.now() + FLOOR_WINDOW_S
+            monkeypatch.setattr(run.server._parts.pool, "_now", lambda: later_s)
             for transfer in (t1, t2):
                 assert (await transfer.hear("push_result")).rejection == Rejection.TOO_SLOW.value
             await t3.hear("push_granted")

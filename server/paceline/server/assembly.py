@@ -1,0 +1,163 @@
+"""Puts the parts of one run's server together; nothing is started or written yet, but for the checkpoints' folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from paceline.allocation import constant_for
+from paceline.coordination import Machine
+from paceline.coordination import effects as fx
+from paceline.coordination.policies import ASYNCHRONOUS, make_policy
+from paceline.server.books import Books
+from paceline.server.checkpointing import Checkpointing
+from paceline.server.checkpoints import CheckpointStore
+from paceline.server.convert import ManifestCheck
+from paceline.server.driver import Action, Driver
+from paceline.server.evaluations import Evaluations
+from paceline.server.gate import Gate
+from paceline.server.greeting import greeting
+from paceline.server.keeper import BestKeeper
+from paceline.server.model import ServerModel
+from paceline.server.preparation import Preparation
+from paceline.server.pushes import Pushes
+from paceline.server.resuming import Resumed
+from paceline.server.rundir import RunDir
+from paceline.server.sessions import Sessions
+from paceline.server.staging import StagePool
+from paceline.server.traffic import Traffic
+from paceline.server.training import Training
+from paceline.server.transfer import Source, Transfers
+from paceline.server.workthread import WorkThread
+from paceline.settings import NEVER, RunSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threads:
+    """Who works beside the event loop: each does its calls in order."""
+
+    model: WorkThread
+    evaluation: WorkThread
+    checkpoints: WorkThread
+
+    def all(self) -> tuple[WorkThread, ...]:
+        """Give each of them."""
+        return self.model, self.evaluation, self.checkpoints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a server, connected."""
+
+    driver: Driver
+    threads: Threads
+    model: ServerModel
+    pool: StagePool
+    sessions: Sessions
+    transfers: Transfers
+    training: Training
+    checkpointing: Checkpointing
+    books: Books
+
+
+def assemble(
+    settings: RunSettings, prepared: Preparation, resumed: Resumed | None, run_dir: RunDir, gate: Gate
+) -> Parts:
+    """Make all parts and tell them of one another.
+
+    Args:
+        resumed: what the run goes on from, None if it begins.
+
+    Raises:
+        CheckpointError: checkpoints cannot be written into the run directory.
+    """
+    driver = Driver(_machine(settings, prepared, resumed))
+    threads = Threads(
+        model=WorkThread("model", driver.crashed),
+        evaluation=WorkThread("evaluation", driver.crashed),
+        checkpoints=WorkThread("checkpoints", driver.crashed),
+    )
+    traffic = Traffic()
+    model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
+    if resumed is not None and resumed.cut is not None:
+        model.restore(resumed.version, resumed.state)
+    pool = StagePool(prepared.stages, settings.progress_s, driver.now)
+    pushes = Pushes(model, threads.model, pool, ManifestCheck(prepared.layout), traffic)
+    source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
+    parts = Parts(
+        driver=driver,
+        threads=threads,
+        model=model,
+        pool=pool,
+        sessions=Sessions(greeting(settings, prepared), pushes, traffic, gate),
+        transfers=Transfers(source, pushes, traffic, gate),
+        training=Training(
+            driver, model, threads.model, _evaluations(settings, prepared, run_dir, model, threads), settings.goal()
+        ),
+        checkpointing=Checkpointing(
+            driver, model, threads.model, threads.checkpoints, _store(settings, resumed, run_dir)
+        ),
+        books=Books(settings, run_dir, traffic, driver.snapshot, resumed),
+    )
+    parts.checkpointing.connect(parts.books)
+    parts.books.metrics.now = driver.now
+    for part in (pushes, parts.sessions, parts.transfers):
+        part.connect(driver.post)
+    driver.connect(_actions(parts, pushes), parts.books)
+    parts.training.connect(source, parts.sessions, pushes)
+    return parts
+
+
+def _machine(settings: RunSettings, prepared: Preparation, resumed: Resumed | None) -> Machine:
+    policy = make_policy(settings.policy, settings.policy_options(), rng=np.random.default_rng(settings.seed))
+    life, cut = (1, None) if resumed is None else (resumed.life, resumed.cut)
+    told = prepared.machine_settings(settings, constant_for("ata-empirical", settings.constants), life)
+    return Machine(told, policy, cut)
+
+
+def _store(settings: RunSettings, resumed: Resumed | None, run_dir: RunDir) -> CheckpointStore | None:
+    saves = settings.interval() != NEVER
+    if not saves and resumed is None:
+        return None
+    store = CheckpointStore(run_dir.checkpoints, settings.keep_checkpoints)
+    if resumed is not None:
+        # Before the ledger's rows become void: a later one could look usable again when these rounds are done anew.
+        store.drop_after(resumed.version)
+    return store if saves else None
+
+
+def _evaluations(
+    settings: RunSettings, prepared: Preparation, run_dir: RunDir, model: ServerModel, threads: Threads
+) -> Evaluations | None:
+    if prepared.evaluation_copy is None:
+        return None
+    best_by, best = settings.best_by(), None
+    every = settings.eval_every or (1 if best_by is not None else 0)
+    if best_by is not None and settings.interval() != NEVER:
+        best = BestKeeper(run_dir.path, best_by[0], more=best_by[1], required=settings.best is not None)
+    return Evaluations(prepared.job, prepared.evaluation_copy, model, threads.model, threads.evaluation, every, best)
+
+
+def _actions(parts: Parts, pushes: Pushes) -> Mapping[type, Action]:
+    sessions = parts.sessions
+    return {
+        fx.Welcome: sessions.welcome,
+        fx.Refuse: sessions.refuse,
+        fx.Probe: sessions.probe,
+        fx.SendLease: sessions.lease,
+        fx.SendGrant: sessions.grant,
+        fx.SendVerdict: sessions.verdict,
+        fx.SendCollect: sessions.collect,
+        fx.SendCancel: sessions.cancel,
+        fx.Goodbye: sessions.goodbye,
+        fx.CloseSession: sessions.close,
+        fx.WorkerChanged: sessions.worker_changed,
+        fx.StagePush: pushes.stage,
+        fx.RefusePush: pushes.refuse,
+        fx.AddContribution: pushes.add,
+        fx.AcknowledgePush: pushes.acknowledge,
+        fx.ApplyUpdate: parts.training.apply,
+        fx.SaveCheckpoint: parts.checkpointing.save,
+    }
