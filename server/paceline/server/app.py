@@ -105,6 +105,7 @@ class Server:
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
             self._parts = parts = assemble(settings, prepared, resumed, self._run_dir, self._gate)
+            parts.driver.final = self._explain
             parts.books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
             await self._endpoint.close()
