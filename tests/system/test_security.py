@@ -110,6 +110,8 @@ def test_everybody_else_is_refused_with_its_own_reason(run: Cluster, guarded: Gu
         run.end(name, code=77)
         assert words in run.log(name)
     assert paceline("status", run.address, *guarded.admin).returncode == 0
+    # What strangers do before they are known does not fill the log.
+    assert "andshake" not in run.log("server")
 
 
 def test_mistakes_of_ones_own_are_said_before_anything_is_begun(tmp_path: Path, guarded: Guarded) -> None:

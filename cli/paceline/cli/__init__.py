@@ -6,9 +6,13 @@ that help texts and mistakes are fast.
 
 from __future__ import annotations
 
+import os
+
 
 def main() -> None:
     """Run the command of the command line and exit; the console script `paceline`."""
+    # gRPC's own lines would stand between ours, and each handshake of a stranger that fails is one in the server's log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from paceline.cli.app import run_command_line
 
