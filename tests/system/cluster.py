@@ -113,8 +113,12 @@ class Cluster:
 
     def resume(self, *args: str) -> None:
         """Start the server anew, which was killed or has ended, on the same port; its log is another one."""
+        self.start_again("--resume", str(self.run_dir), *args)
+
+    def start_again(self, *args: str) -> None:
+        """The same, with these arguments."""
         self.lives += 1
-        given = ["server", "--resume", str(self.run_dir), "--bind", self.address, *args]
+        given = ["server", *args, "--bind", self.address, "--run-dir", str(self.run_dir)]
         self.server = self._start(f"server-{self.lives}", given)
 
     def log(self, name: str) -> str:

@@ -157,6 +157,19 @@ def test_directory_without_a_run_is_refused(tmp_path: Path, command: str) -> Non
     assert "has no settings.json: expected the directory of a run" in done.stderr
 
 
+@slow
+def test_supervisor_that_always_says_the_same_begins_and_goes_on(tmp_path: Path) -> None:
+    same = (*settings_of("uniform", 12), "--resume", str(tmp_path / "run"), "--checkpoint-every", "4")
+    with cluster(tmp_path, JOB, *same) as run:
+        start_workers(run)
+        until(lambda: saved(run) >= 4, f"a checkpoint\n{run.all_logs()}")
+        run.server.kill()
+        run.server.wait(10)
+        run.start_again(JOB, *same)
+        run.end("server-2", "a", "b")
+        assert "goes on from the checkpoint of round" in run.log("server-2")
+
+
 def test_run_that_another_server_has_is_refused(tmp_path: Path) -> None:
     with cluster(tmp_path, JOB, *settings_of("uniform", 10000)) as run:
         until(run.status, "a server that answers")

@@ -17,6 +17,8 @@ from paceline.cli.options import MODELS, OPTIONS, Option, options_of
 from paceline.errors import PacelineError, SettingsError, UsageError
 
 FILE_NAME = "paceline.toml"
+# What a run directory has from its beginning on; named here too, since the server is not imported for it.
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def build(command: str, given: Mapping[str, Given]) -> CommandSettings:
         SettingsError: a value elsewhere is wrong, or settings contradict each other.
     """
     model = MODELS[command]
+    given = _without_resume_of_nothing(given)
     earlier = _of_the_run(command, given)
     for option in options_of(command):
         if option.argument and option.field not in given and option.field not in earlier:
@@ -96,6 +99,16 @@ def default_of(command: str, option: Option) -> str:
     if field.is_required() or field.default is None or field.default is False:
         return ""
     return _written(field.default)
+
+
+def _without_resume_of_nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
+    """Begin a run where there is none to go on with, if its directory is named twice: what a supervisor always says."""
+    if "resume" not in given or "run_dir" not in given:
+        return given
+    resume, run_dir = Path(str(given["resume"].value)), Path(str(given["run_dir"].value))
+    if resume.absolute() != run_dir.absolute() or (run_dir / SETTINGS).exists():
+        return given
+    return {field: one for field, one in given.items() if field != "resume"}
 
 
 def _of_the_run(command: str, given: Mapping[str, Given]) -> dict[str, Any]:
