@@ -59,8 +59,8 @@ class JobFingerprint:
             tensors = tuple((str(n), str(r), tuple(int(s) for s in shape), str(d)) for n, r, shape, d in raw["tensors"])
             samples = tuple((int(index), str(digest)) for index, digest in raw["samples"])
             return cls(str(raw["job"]), tensors, int(raw["n_samples"]), samples)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ProtocolError(f"a job fingerprint cannot be read: {error!r}") from error
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ProtocolError(f"a job fingerprint cannot be read: {repr(error)[:200]}") from error
 
 
 def fingerprint(job: Job, layout: StateLayout, dataset: SampleSource, seed: int) -> JobFingerprint:

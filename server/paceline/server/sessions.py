@@ -39,6 +39,8 @@ HELLO_LIMIT_S = 5.0
 HELLO_BYTES = 64 * 1024
 # Sessions in all, known or not.
 SESSIONS = 4096
+# Of how a worker's job differs so many characters are told and logged.
+DIFFERENCES_SHOWN = 2000
 # The answer to an accepted push waits so long for another message to travel with: the next lease, mostly.
 ACCEPTED_WITHIN_S = 0.02
 # A peer that does not take its last message within this time is cut off.
@@ -264,7 +266,7 @@ class Sessions:
         if message.job_fingerprint_json:
             found = differences(self._greeting.fingerprint, JobFingerprint.from_json(message.job_fingerprint_json))
             if found:
-                reason = "; ".join(found)
+                reason = "; ".join(found)[:DIFFERENCES_SHOWN]
                 structlog.get_logger().warning("worker refused", worker=session.name, reason=reason)
                 session.send(convert.refusal(pb.REFUSAL_CODE_JOB_DIFFERS, reason))
                 session.close()
