@@ -72,8 +72,8 @@ async def idle_sessions(address: str, count: int, method: str = "Session") -> As
             await channel.close()
 
 
-async def codes(calls: Iterable[Any], within_s: float) -> Counter[str]:
-    """Count how calls ended within a time; those that did not are "open"."""
+async def codes(calls: Iterable[Any], within_s: float, enough: int = 0) -> Counter[str]:
+    """Count how calls ended within a time, or until only so many (`enough`) have not; these are "open"."""
 
     async def end_of(call: Any) -> grpc.StatusCode:
         with contextlib.suppress(grpc.RpcError):
@@ -82,8 +82,13 @@ async def codes(calls: Iterable[Any], within_s: float) -> Counter[str]:
         code: grpc.StatusCode = await call.code()
         return code
 
-    tasks = [asyncio.ensure_future(end_of(call)) for call in calls]
-    done, waiting = await asyncio.wait(tasks, timeout=within_s)
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + within_s
+    waiting = {asyncio.ensure_future(end_of(call)) for call in calls}
+    done: set[asyncio.Future[grpc.StatusCode]] = set()
+    while len(waiting) > enough and loop.time() < until_s:
+        ended, waiting = await asyncio.wait(waiting, timeout=until_s - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        done |= ended
     for task in waiting:
         task.cancel()
     return Counter(task.result().name for task in done) + Counter({"open": len(waiting)})

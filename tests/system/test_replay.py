@@ -22,6 +22,10 @@ def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(entry.relative_to(path)): entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
+
+
 @pytest.mark.parametrize(
     ("job", "args"),
     [
@@ -55,14 +59,14 @@ def test_the_command_says_so_or_names_the_first_round_that_differs(tmp_path: Pat
         lease, tasks = connection.execute(f"SELECT lease, json_array_length(samples) {applied}").fetchone()
         wrong = f"90000-{90000 + tasks - 1}"
         connection.execute("UPDATE leases SET kept = ? WHERE lease = ?", (wrong, lease))
-    before = {entry.name: entry.read_bytes() for entry in path.iterdir()}
+    before = contents(path)
     differs = paceline("replay", str(path), "tests/jobs.py:DigitsLike", "--json", str(out))
     assert differs.returncode == 1
     assert differs.stdout.startswith("paceline: differs: round 7: loss sum of task 90000 (w"), differs.stdout
     assert f"paceline: bit-equal before it: 6 rounds, {6 * TASKS} tasks" in differs.stdout
     document = json.loads(out.read_text())
     assert (document["verdict"], document["difference"]["round"], document["rounds"]) == ("differs", 7, 6)
-    assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
+    assert contents(path) == before
 
 
 @slow
