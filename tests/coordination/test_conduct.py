@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paceline.coordination import Machine, MachineSettings
+from paceline.coordination import Machine, MachineSettings, joining
 from paceline.coordination.effects import LeaseRecord, RefusePush, SendLease, StagePush, WorkerChanged
 from paceline.coordination.events import ContributionRejected, Rejection
 from paceline.coordination.state import NAMES_KEPT
@@ -162,6 +162,15 @@ def test_late_contribution_is_not_held_against_its_worker() -> None:
     assert [held.refused for held in scene.machine.machine._state.conduct.values()] == [1]
 
 
+def test_slow_contribution_costs_a_short_pause_however_often() -> None:
+    scene, a, b = scene_of(slack_s=STILL, strikes=1)
+    push = one(a.offer(), StagePush).push
+    scene.do(ContributionRejected(push, Rejection.TOO_SLOW, "too few bytes a second"))
+    (held,) = scene.machine.machine._state.conduct.values()
+    assert (held.refused, held.aside_until) == (0, 1.0)
+    scene.finish_round(b)
+
+
 def test_so_many_names_are_remembered_and_no_more() -> None:
     scene, a, b = scene_of(slack_s=STILL, strikes=1)
     state = scene.machine.machine._state
@@ -171,3 +180,22 @@ def test_so_many_names_are_remembered_and_no_more() -> None:
     assert len(state.conduct) == NAMES_KEPT
     assert "a" in state.conduct
     assert "x0" not in state.conduct
+
+
+def test_names_that_come_and_go_are_forgotten_and_workers_that_worked_last_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining, "NAMES_KEPT", 20)
+    scene, a, b = scene_of(slack_s=STILL)
+    scene.finish_round(a, b)
+    b.work()
+    b.drain()
+    for number in range(100):
+        scene.join(f"x{number}").drain()
+    state = scene.machine.machine._state
+    assert (len(state.departed), len(state.statistics)) == (20, 21)
+    assert ("b", "cpu") in state.statistics
+    assert ("a", "cpu") in state.statistics
+    assert "b" not in state.departed
+    a.work()
+    scene.finish_round(a)

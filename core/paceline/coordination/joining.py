@@ -18,7 +18,7 @@ from paceline.coordination.events import DrainRequested, Hello, ProbeAnswered, R
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Claim, Member, Standing, Statistics
 from paceline.coordination.resting import rest
-from paceline.coordination.state import Departed, State
+from paceline.coordination.state import NAMES_KEPT, Departed, State
 
 
 def hello(state: State, event: Hello) -> None:
@@ -141,10 +141,21 @@ def _depart(state: State, member: Member, what: str, reason: str) -> None:
         state.sessions.pop(member.session, None)
     state.freed.pop(member.name, None)
     state.departed[member.name] = Departed(what, member.address, member.device, member.pace)
+    _forget(state)
     state.changed(member, what, reason)
     _hand_on(state, member.part)
     if claim is not None:
         _welcome_unknown(state, claim.hello)
+
+
+def _forget(state: State) -> None:
+    """Keep so many names of those that are gone: who is gone the longest is forgotten first, the idle before others."""
+    if len(state.departed) > NAMES_KEPT:
+        del state.departed[next(iter(state.departed))]
+    if len(state.statistics) > NAMES_KEPT + len(state.members):
+        there = {(member.name, member.device) for member in state.members.values()}
+        gone = [key for key in state.statistics if key not in there]
+        del state.statistics[next((key for key in gone if not state.statistics[key].tasks_done), gone[0])]
 
 
 def _take_part(state: State, member: Member) -> str:

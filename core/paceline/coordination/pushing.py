@@ -49,7 +49,7 @@ def verified(state: State, event: ContributionVerified) -> None:
         return
     tasks = {result.task for result in push.results}
     if not tasks <= lease.kept.keys():
-        _refuse(state, event.push, lease, Rejection.WRONG_TASKS, "its tasks were taken back meanwhile")
+        _refuse(state, event.push, lease, Rejection.WRONG_TASKS, "its tasks were taken back meanwhile", late=True)
         return
     _apply(state, event.push, push, lease)
 
@@ -146,11 +146,16 @@ def _fault(state: State, lease: Lease, event: ContributionOffered) -> tuple[Reje
     return None
 
 
-def _refuse(state: State, push: PushId, lease: Lease, rejection: Rejection, message: str) -> None:
+def _refuse(
+    state: State, push: PushId, lease: Lease, rejection: Rejection, message: str, *, late: bool = False
+) -> None:
+    """Refuse a push, and end its lease; to be late or slow is not held against a worker for long."""
     member = state.members.get(lease.worker)
     state.out.append(RefusePush(push, rejection, message))
     state.end_lease(lease, LeaseVerdict.REJECTED)
-    if rejection is not Rejection.STALE:
+    if late or rejection is Rejection.TOO_SLOW:
+        put_aside(state, lease.worker, f"its contribution was refused ({rejection.value}: {message})")
+    else:
         refused(state, lease.worker, f"{rejection.value}: {message}")
     if member is not None:
         leave_if_drained(state, member)

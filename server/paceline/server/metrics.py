@@ -20,13 +20,12 @@ from prometheus_client.registry import Collector
 
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
-from paceline.server.totals import ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals
+from paceline.server.totals import OTHER, ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals
 from paceline.server.traffic import Traffic
 from paceline.version import __version__
 
 # So many workers have labels of their own; the sums of all further ones are told as worker="other".
 WORKER_LABELS = 1000
-OTHER = "other"
 SCRAPE_LIMIT_S = 5.0
 # In these states a worker has no session.
 _AWAY = frozenset(("away", "lost", "left"))

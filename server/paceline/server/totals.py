@@ -18,7 +18,10 @@ import torch
 from paceline.coordination.effects import Effect, LeaseRecord, RefusePush, RoundRecord, WorkerRecord
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import WorkerName
+from paceline.coordination.state import NAMES_KEPT
 
+# Sums of further names go into one.
+OTHER = "other"
 # Upper bounds of the histogram of round seconds: from rounds of a toy model to rounds of a large one over a slow line.
 ROUND_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # Upper bounds of the histogram of staleness, in versions.
@@ -186,6 +189,7 @@ class Totals:
         for worker in record.workers:
             mine = self.workers.get(worker.name)
             if mine is None:
-                mine = self.workers[worker.name] = WorkerTotals()
+                name = worker.name if len(self.workers) < NAMES_KEPT else WorkerName(OTHER)
+                mine = self.workers.setdefault(name, WorkerTotals())
             mine.add(worker)
             self.sum.add(worker)
