@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paceline.errors import SettingsError, UsageError
-from paceline.server import serve
+from paceline.server import Started, serve
 from paceline.server.address import Address, check_free, parse_bind
 from tests.server.raw_worker import settings
 
@@ -61,8 +61,8 @@ async def test_a_server_on_a_taken_port_leaves_nothing_behind(tmp_path: Path) ->
 async def test_a_server_beyond_loopback_says_loudly_that_it_is_insecure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def started(address: str, run_dir: Path) -> None:
-        raise KeyError(address)
+    def started(what: Started) -> None:
+        raise KeyError(what.address)
 
     with pytest.raises(SettingsError, match="--insecure"):
         await serve(settings(tmp_path / "run", bind="0.0.0.0:0"))

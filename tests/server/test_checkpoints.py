@@ -500,7 +500,7 @@ def test_the_newest_that_is_whole_and_usable_is_found_and_those_passed_over_are_
     assert loaded is not None
     assert loaded.version == 20
     assert [version for version, _ in passed] == [80, 60, 40]
-    assert passed[0][1] == "the run cannot go on from it"
+    assert passed[0][1] == "the run cannot go on from it: its ledger lacks rounds before it"
     assert "cannot be read: No such file" in passed[1][1]
     assert "with checksum" in passed[2][1]
     assert store.newest(lambda version: False)[0] is None

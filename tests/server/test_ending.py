@@ -176,7 +176,7 @@ async def test_a_model_that_cannot_be_saved_is_said_so_after_all_was_taken_down(
 
 async def test_a_server_that_is_cancelled_saves_the_model(tmp_path: Path) -> None:
     started = asyncio.Event()
-    serving_task = asyncio.create_task(serve(settings(tmp_path), on_started=lambda address, run_dir: started.set()))
+    serving_task = asyncio.create_task(serve(settings(tmp_path), on_started=lambda what: started.set()))
     await asyncio.wait_for(started.wait(), LIMIT_S)
     serving_task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -190,7 +190,7 @@ from pathlib import Path
 from paceline.server import run_server
 from paceline.settings import RunSettings
 settings = RunSettings(job=sys.argv[1], bind="127.0.0.1:0", run_dir=Path(sys.argv[2]))
-result = run_server(settings, on_started=lambda address, run_dir: print("at", address, flush=True))
+result = run_server(settings, on_started=lambda what: print("at", what.address, flush=True))
 print(result.outcome.value, "because", result.reason, flush=True)
 """
 

@@ -225,6 +225,26 @@ def test_ledger_that_lacks_rounds_is_not_gone_on_from_behind_them(copy: Path) ->
     assert paceline("replay", str(copy)).returncode == 0
 
 
+def test_run_whose_ledger_is_lost_keeps_its_checkpoints_and_is_refused(copy: Path) -> None:
+    (copy / "ledger.sqlite").unlink()
+    before = versions(copy)
+    for command in ("run", "server"):
+        done = paceline(command, "--resume", str(copy))
+        assert (done.returncode, done.stderr.count("\n")) == (74, 1), done.stderr
+        assert "ledger.sqlite is missing" in done.stderr
+        assert "paceline checkpoint export" in done.stderr
+    assert versions(copy) == before
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_refused(copy: Path) -> None:
+    for version in versions(copy):
+        (copy / "checkpoints" / f"{version:08d}" / "state.safetensors").write_bytes(b"")
+    done = paceline("run", "--resume", str(copy))
+    assert (done.returncode, done.stderr.count("\n")) == (74, 1), done.stderr
+    assert "none can be gone on from" in done.stderr
+    assert len(versions(copy)) == 2
+
+
 def test_optimizer_whose_state_cannot_be_saved_is_refused_at_the_start(tmp_path: Path) -> None:
     done = paceline("server", "tests/jobs.py:OddState", "--run-dir", str(tmp_path / "run"), "--bind", "127.0.0.1:0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

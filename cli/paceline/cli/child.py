@@ -4,7 +4,7 @@ A child never outlives its parent: on Linux the kernel ends it when the parent i
 session of its own, so that a Ctrl-C of the terminal reaches the parent alone, which then ends all in order.
 
 A server reports to its parent, one JSON document a line, through the descriptor that it is given:
-``{"started": {address, run_dir}}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
+``{"started": {address, run_dir, notes}}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
 ``{"error": {message, exit_code, traceback}}``.
 """
 
@@ -49,7 +49,7 @@ def _end_with(parent: int, death_signal: signal.Signals) -> None:
 
 def _serve(reports_to: int) -> int:
     # All imports of weight come before the settings are waited for: they are what a start takes its time for.
-    from paceline.server import run_server
+    from paceline.server import Started, run_server
     from paceline.server.log import configure_logging
 
     configure_logging()
@@ -64,8 +64,8 @@ def _serve(reports_to: int) -> int:
         settings = RunSettings.model_validate(told["settings"])
         resume = None if told["resume"] is None else Path(told["resume"])
 
-        def started(address: str, run_dir: Path) -> None:
-            report("started", {"address": address, "run_dir": str(run_dir)})
+        def started(what: Started) -> None:
+            report("started", {"address": what.address, "run_dir": str(what.run_dir), "notes": what.notes})
 
         result = run_server(settings, resume, on_started=started)
     except PacelineError as error:

@@ -28,6 +28,7 @@ from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.processes import Child, Report, describe_exit
 from paceline.cli.progress import Progress, make_progress
 from paceline.errors import (
+    CheckpointError,
     JobImportError,
     NothingToResume,
     PacelineError,
@@ -50,6 +51,7 @@ _ERRORS: dict[int, type[PacelineError]] = {
     kind.exit_code: kind
     for kind in (
         NothingToResume,
+        CheckpointError,
         UsageError,
         SettingsError,
         RefusedError,
@@ -201,8 +203,11 @@ class _LocalRun:
             if report is None:
                 continue
             if "started" in report:
-                self._note_workers(Path(report["started"]["run_dir"]))
-                return str(report["started"]["address"])
+                started = report["started"]
+                self._note_workers(Path(started["run_dir"]))
+                for note in started["notes"]:
+                    self._progress.note(f"server: {note}")
+                return str(started["address"])
             raise _error_of(report)
 
     def _note_workers(self, run_dir: Path) -> None:

@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paceline.server.app import RunResult, Server, serve
+    from paceline.server.app import RunResult, Server, Started, serve
     from paceline.server.preparation import prepare
     from paceline.server.run import run_server
 else:
     _HOMES = {
         "RunResult": "paceline.server.app",
         "Server": "paceline.server.app",
+        "Started": "paceline.server.app",
         "serve": "paceline.server.app",
         "prepare": "paceline.server.preparation",
         "run_server": "paceline.server.run",
@@ -27,4 +28,4 @@ else:
         return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-__all__ = ["RunResult", "Server", "prepare", "run_server", "serve"]
+__all__ = ["RunResult", "Server", "Started", "prepare", "run_server", "serve"]

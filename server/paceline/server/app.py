@@ -44,7 +44,22 @@ EVALUATION_LIMIT_S = 2.0
 HOUSEKEEPING_EVERY_S = 1.0
 _SAMPLES_NAMED = 12
 
-OnStarted = Callable[[str, Path], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What is known when workers may come.
+
+    Attributes:
+        address: where the server really listens.
+        notes: of a run that is gone on with, one line each.
+    """
+
+    address: str
+    run_dir: Path
+    notes: tuple[str, ...]
+
+
+OnStarted = Callable[[Started], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +98,7 @@ class Server:
     def __init__(self, settings: RunSettings, preparation: Preparation, resumed: Resumed | None = None) -> None:
         self._settings = settings
         self._resumed = resumed
+        self._notes = () if resumed is None else resumed.notes
         self._prepared = preparation
         self._bind = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
         self._tls = read_tls(settings.tls_dir, "server") if settings.tls_dir is not None else None
@@ -118,8 +134,7 @@ class Server:
         administration = Administration(self._gate, operations)
         await self._endpoint.start(parts.sessions.handle, parts.transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())
-        notes = () if resumed is None else resumed.notes
-        announce(settings, self.address, self._tls, self._run_dir.path, notes)
+        announce(settings, self.address, self._tls, self._run_dir.path, self._notes)
         self._parts.driver.begin()
         if resumed is not None and prepared.rounds is not None and resumed.version >= prepared.rounds:
             self._parts.driver.post(StopRequested(f"{resumed.version} rounds are done", reached=True))
@@ -129,7 +144,7 @@ class Server:
         await self.start()
         try:
             if on_started is not None:
-                on_started(str(self.address), self._run_dir.path)
+                on_started(Started(address=str(self.address), run_dir=self._run_dir.path, notes=self._notes))
             finish = await self.wait()
         except BaseException:
             self.stop("the server was told to stop")
@@ -276,7 +291,7 @@ async def serve(settings: RunSettings, resume: Path | None = None, *, on_started
 
     Args:
         resume: directory of the run to go on with.
-        on_started: told the real address and the run directory, once workers may come.
+        on_started: called once workers may come.
 
     Raises:
         NothingToResume: the run to go on with is done.

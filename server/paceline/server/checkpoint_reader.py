@@ -121,7 +121,7 @@ class CheckpointReader:
         for info in self.list():
             try:
                 if not usable(info.version):
-                    raise CheckpointError("the run cannot go on from it")
+                    raise CheckpointError("the run cannot go on from it: its ledger lacks rounds before it")
                 return self.load(info.version), passed
             except CheckpointError as error:
                 passed.append((info.version, str(error)))

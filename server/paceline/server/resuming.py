@@ -18,7 +18,7 @@ from typing import Any
 from paceline.coordination.cut import Cut
 from paceline.coordination.effects import Outcome
 from paceline.coordination.policies import PolicyOptions
-from paceline.errors import NothingToResume, UsageError
+from paceline.errors import CheckpointError, NothingToResume, UsageError
 from paceline.fingerprint import differences
 from paceline.server.checkpoints import CheckpointReader, LoadedCheckpoint
 from paceline.server.ledger_reader import LedgerReader
@@ -118,7 +118,10 @@ def take_up(path: Path, settings: RunSettings) -> Earlier:
     run_dir = RunDir.reopen(path, settings.job)
     beginning = read_beginning(path / SETTINGS)
     check_agreement(path, beginning.settings, settings)
+    reader = CheckpointReader(path / CHECKPOINTS)
     if not _has_begun(path / LEDGER):
+        if reader.list():
+            raise _nothing_usable(path, [f"{LEDGER} is missing"])
         begins = ("nothing had happened: the run begins",)
         return Earlier(run_dir=run_dir, beginning=beginning, life=0, checkpoint=None, notes=begins)
     try:
@@ -128,15 +131,24 @@ def take_up(path: Path, settings: RunSettings) -> Earlier:
             same_goals = all(getattr(beginning.settings, goal) == getattr(settings, goal) for goal in goals)
             if outcome is Outcome.DONE and same_goals:
                 raise NothingToResume(f"run {str(path)!r} is done: to go on with it, say how far, such as --rounds")
-            loaded, passed_over = CheckpointReader(path / CHECKPOINTS).newest(ledger.complete_to)
+            loaded, passed_over = reader.newest(ledger.complete_to)
     except sqlite3.DatabaseError as error:
         raise UsageError(f"ledger {str(path / LEDGER)!r} cannot be read: {error}") from error
     notes = [f"checkpoint of round {version} is passed over: {why}" for version, why in passed_over]
+    if loaded is None and passed_over:
+        raise _nothing_usable(path, [f"{version}: {why}" for version, why in passed_over])
     if loaded is None:
         notes.append("no checkpoint yet: the run begins again at round 0")
     else:
         notes.append(f"goes on from the checkpoint of round {loaded.version}")
     return Earlier(run_dir=run_dir, beginning=beginning, life=life, checkpoint=loaded, notes=tuple(notes))
+
+
+def _nothing_usable(path: Path, why: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"run {str(path)!r} has checkpoints, and none can be gone on from ({'; '.join(why)}):"
+        " `paceline checkpoint export` takes the weights out, and --init begins another run with them"
+    )
 
 
 def _has_begun(ledger: Path) -> bool:

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from paceline.server.app import OnStarted, RunResult, Server, make_server
+from paceline.server.app import OnStarted, RunResult, Server, Started, make_server
 from paceline.settings import RunSettings
 
 # timeout(1), terminals and parents that pass signals on send one twice, within moments.
@@ -24,7 +24,7 @@ def run_server(settings: RunSettings, resume: Path | None = None, *, on_started:
 
     Args:
         resume: directory of the run to go on with.
-        on_started: told the real address and the run directory, once workers may come.
+        on_started: called once workers may come.
 
     Raises:
         NothingToResume: the run to go on with is done.
@@ -37,10 +37,10 @@ def run_server(settings: RunSettings, resume: Path | None = None, *, on_started:
     async def main() -> RunResult:
         signals = _Signals(server, settings.grace_s)
 
-        def started(address: str, run_dir: Path) -> None:
+        def started(what: Started) -> None:
             signals.take()
             if on_started is not None:
-                on_started(address, run_dir)
+                on_started(what)
 
         result = await server.run(started)
         return dataclasses.replace(result, signal=signals.first)
