@@ -112,6 +112,11 @@ class Books:
         """Give what goes on counting in a later life, for a checkpoint."""
         return {"totals": self.totals.state(), "traffic": dataclasses.asdict(self._traffic)}
 
+    def origin(self) -> dict[str, Any]:
+        """Say of which life and settings a checkpoint is, and up to which round the ledger must be there; JSON."""
+        life = 1 if self._resumed is None else self._resumed.life
+        return {"life": life, "ledger_round": self.totals.version, "settings": self._settings.model_dump(mode="json")}
+
     def ledger_is_safe(self, timeout_s: float) -> bool:
         """Wait until all that was observed is safe on the disk; to be asked from another thread than the loop's."""
         return self._ledger.barrier(timeout_s)

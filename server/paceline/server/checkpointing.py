@@ -98,7 +98,7 @@ class Checkpointing:
             return
         self._idle.clear()
         began_s = time.monotonic()
-        content = {"cut": cut.to_json()}
+        content = {"cut": cut.to_json(), **self._books.origin()}
         books = self._books.state()
 
         def copied(snapshot: ModelSnapshot | str) -> None:
