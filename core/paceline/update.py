@@ -91,16 +91,26 @@ class Updater:
             "scheduler": scheduler,
             "job": self._job.state_dict(),
             "updates": self._updates,
+            "kinds": self._kinds(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state."""
+        """Take over a saved state.
+
+        Raises:
+            UsageError: it is of another kind of optimizer or scheduler.
+        """
+        if state["kinds"] != self._kinds():
+            raise UsageError(f"the state is of {_named(state['kinds'])}: the job has {_named(self._kinds())} now")
         self.optimizer.load_state_dict(state["optimizer"])
         _keep_dtypes(self.optimizer, state["optimizer"]["state"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self._job.load_state_dict(state["job"])
         self._updates = state["updates"]
+
+    def _kinds(self) -> list[str]:
+        return [type(self.optimizer).__name__, type(self.scheduler).__name__]
 
     def _step(self, loss: float) -> None:
         self._updates += 1
@@ -112,6 +122,11 @@ class Updater:
             self.scheduler.step(loss)
         elif self.scheduler is not None:
             self.scheduler.step()
+
+
+def _named(kinds: list[str]) -> str:
+    optimizer, scheduler = kinds
+    return f"{optimizer} without a scheduler" if scheduler == "NoneType" else f"{optimizer} with {scheduler}"
 
 
 def _keep_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:

@@ -245,6 +245,17 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused(copy: Path) -> None:
     assert len(versions(copy)) == 2
 
 
+def test_another_optimizer_than_the_checkpoints_is_refused(copy: Path) -> None:
+    job = copy.parent / "job.py"
+    job.write_text(
+        "import torch\nfrom tests.jobs import DigitsLike as Before\n\n\nclass DigitsLike(Before):\n"
+        "    def optimizer(self, model):\n        return torch.optim.Adam(model.parameters())\n"
+    )
+    done = paceline("server", f"{job}:DigitsLike", "--resume", str(copy), "--bind", "127.0.0.1:0")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "the state is of SGD without a scheduler: the job has Adam without a scheduler now" in done.stderr
+
+
 def test_optimizer_whose_state_cannot_be_saved_is_refused_at_the_start(tmp_path: Path) -> None:
     done = paceline("server", "tests/jobs.py:OddState", "--run-dir", str(tmp_path / "run"), "--bind", "127.0.0.1:0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -282,8 +282,12 @@ def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
     if resume is None:
         return Server(settings, prepare(settings))
     earlier = take_up(resume, settings)
-    prepared = prepare(earlier.to_build(settings))
-    return Server(settings, prepared, earlier.resume(settings, prepared))
+    try:
+        prepared = prepare(earlier.to_build(settings))
+        return Server(settings, prepared, earlier.resume(settings, prepared))
+    except BaseException:
+        earlier.run_dir.release()
+        raise
 
 
 async def serve(settings: RunSettings, resume: Path | None = None, *, on_started: OnStarted | None = None) -> RunResult:

@@ -11,6 +11,8 @@ from paceline.allocation import constant_for
 from paceline.coordination import Machine
 from paceline.coordination import effects as fx
 from paceline.coordination.policies import ASYNCHRONOUS, make_policy
+from paceline.errors import JobImportError
+from paceline.loading import users_code
 from paceline.server.books import Books
 from paceline.server.checkpointing import Checkpointing
 from paceline.server.checkpoints import CheckpointStore
@@ -72,6 +74,7 @@ def assemble(
 
     Raises:
         CheckpointError: checkpoints cannot be written into the run directory.
+        UsageError: the checkpoint does not fit the job.
     """
     driver = Driver(_machine(settings, prepared, resumed))
     threads = Threads(
@@ -82,7 +85,7 @@ def assemble(
     traffic = Traffic()
     model = ServerModel(prepared.flat, prepared.updater, prepared.layout, settings.inline_bytes)
     if resumed is not None and resumed.cut is not None:
-        model.restore(resumed.version, resumed.state)
+        _restore(model, resumed)
     pool = StagePool(prepared.stages, settings.progress_s, driver.now)
     pushes = Pushes(model, threads.model, pool, ManifestCheck(prepared.layout), traffic)
     source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
@@ -108,6 +111,15 @@ def assemble(
     driver.connect(_actions(parts, pushes), parts.books)
     parts.training.connect(source, parts.sessions, pushes)
     return parts
+
+
+def _restore(model: ServerModel, resumed: Resumed) -> None:
+    try:
+        with users_code("load_state_dict()"):
+            model.restore(resumed.version, resumed.state)
+    except JobImportError as error:
+        message = f"checkpoint of round {resumed.version} does not fit optimizer, scheduler or job: {error}"
+        raise JobImportError(message, error.traceback_text) from error
 
 
 def _machine(settings: RunSettings, prepared: Preparation, resumed: Resumed | None) -> Machine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,7 @@ class Checkpointing:
 
     def save(self, effect: SaveCheckpoint) -> None:
         """Have a cut saved; the model is at its version until the next update is submitted."""
-        self._begin(effect.cut, self._done)
+        self._begin(effect.cut)
 
     async def now(self) -> int:
         """Save the present version and give its number.
@@ -87,13 +87,13 @@ class Checkpointing:
         """Save the last cut, if it is not saved yet, and return when that is done; what fails is logged."""
         await self._idle.wait()
         if self._store is not None and cut is not None and cut.version > self._saves.version:
-            self._begin(cut, self._done)
+            self._begin(cut)
             await self._idle.wait()
         for _, future in self._waiting:
             if not future.done():
                 future.set_exception(CheckpointError("the run is over"))
 
-    def _begin(self, cut: Cut, done: Callable[[int, float, str], None]) -> None:
+    def _begin(self, cut: Cut) -> None:
         if self._store is None:
             return
         self._idle.clear()
@@ -105,17 +105,17 @@ class Checkpointing:
             if not isinstance(snapshot, str) and snapshot.version != cut.version:
                 snapshot = f"the model is at version {snapshot.version} already"
             if isinstance(snapshot, str):
-                done(cut.version, began_s, snapshot)
+                self._done(cut.version, began_s, snapshot)
                 return
             write = partial(self._write, snapshot, {**snapshot.state, "books": books}, content)
-            self._writer.submit(write, lambda fault: done(cut.version, began_s, fault))
+            self._writer.submit(write, lambda fault: self._done(cut.version, began_s, fault))
 
         self._model_thread.submit(self._copy, copied)
 
     def _copy(self) -> ModelSnapshot | str:
         try:
             return self._model.snapshot()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the job's own code is asked for its state
             return f"the state could not be copied: {describe(error)}"
 
     def _write(self, snapshot: ModelSnapshot, state: Mapping[str, Any], content: Any) -> str:

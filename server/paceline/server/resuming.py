@@ -116,6 +116,15 @@ def take_up(path: Path, settings: RunSettings) -> Earlier:
     if not (path / SETTINGS).is_file():
         raise UsageError(f"run {str(path)!r} has no {SETTINGS}: expected the directory of a run")
     run_dir = RunDir.reopen(path, settings.job)
+    try:
+        return _look_at(run_dir, settings)
+    except BaseException:
+        run_dir.release()
+        raise
+
+
+def _look_at(run_dir: RunDir, settings: RunSettings) -> Earlier:
+    path = run_dir.path
     beginning = read_beginning(path / SETTINGS)
     check_agreement(path, beginning.settings, settings)
     reader = CheckpointReader(path / CHECKPOINTS)
