@@ -45,10 +45,11 @@ def gather(command: str, flags: Mapping[str, object], environ: Mapping[str, str]
         folder: where paceline.toml may lie.
 
     Returns:
-        by field, without the settings that nobody gave.
+        by field, without the settings that nobody gave; of a run that is to be resumed its own come last.
 
     Raises:
         SettingsError: the file cannot be read or has an unknown key.
+        UsageError: there is no run to resume.
     """
     found: dict[str, Given] = {}
     in_file = _from_file(command, folder / FILE_NAME)
@@ -61,7 +62,8 @@ def gather(command: str, flags: Mapping[str, object], environ: Mapping[str, str]
             found[option.field] = Given(text, option.variable, option.variable)
         elif option.field in in_file:
             found[option.field] = in_file[option.field]
-    return found
+    found = _without_resume_of_nothing(found)
+    return _of_the_run(command, found) | found
 
 
 def build(command: str, given: Mapping[str, Given]) -> CommandSettings:
@@ -72,13 +74,11 @@ def build(command: str, given: Mapping[str, Given]) -> CommandSettings:
         SettingsError: a value elsewhere is wrong, or settings contradict each other.
     """
     model = MODELS[command]
-    given = _without_resume_of_nothing(given)
-    earlier = _of_the_run(command, given)
     for option in options_of(command):
-        if option.argument and option.field not in given and option.field not in earlier:
+        if option.argument and option.field not in given:
             raise UsageError(f"{option.flag} is missing: expected `paceline {command} {_arguments(command)}`")
     try:
-        return model.model_validate(earlier | {field: one.value for field, one in given.items()})
+        return model.model_validate({field: one.value for field, one in given.items()})
     except ValidationError as error:
         raise _refusal(command, error, given) from None
 
@@ -101,7 +101,7 @@ def default_of(command: str, option: Option) -> str:
     return _written(field.default)
 
 
-def _without_resume_of_nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
+def _without_resume_of_nothing(given: dict[str, Given]) -> dict[str, Given]:
     """Begin a run where there is none to go on with, if its directory is named twice: what a supervisor always says."""
     if "resume" not in given or "run_dir" not in given:
         return given
@@ -111,15 +111,19 @@ def _without_resume_of_nothing(given: Mapping[str, Given]) -> Mapping[str, Given
     return {field: one for field, one in given.items() if field != "resume"}
 
 
-def _of_the_run(command: str, given: Mapping[str, Given]) -> dict[str, Any]:
+def _of_the_run(command: str, given: Mapping[str, Given]) -> dict[str, Given]:
     """Give the settings of the run that is to be resumed: what is said anew is held against them later."""
     if "resume" not in given:
         return {}
     from paceline.server.past_run import read_settings
 
-    settings = read_settings(Path(str(given["resume"].value)))
-    known = MODELS[command].model_fields
-    return {name: value for name, value in settings.items() if name in known}
+    run = str(given["resume"].value)
+    known = {option.field: option.name for option in options_of(command)}
+    return {
+        field: Given(value, f"run {run}", f"{known[field]} of run {run!r}")
+        for field, value in read_settings(Path(run)).items()
+        if field in known
+    }
 
 
 def _from_file(command: str, path: Path) -> dict[str, Given]:
