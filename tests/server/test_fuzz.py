@@ -202,7 +202,8 @@ async def _read_on(call: Any) -> None:
 async def fuzzed(tmp_path: Path, seed: int, messages: int) -> None:
     """Fuzz a run that an honest worker is in; it must go on, and end with the bits of one that was left alone."""
     expected = await undisturbed(tmp_path / f"alone-{seed}")
-    told = settings(tmp_path / f"run-{seed}", rounds=ROUNDS, tasks=TASKS)
+    # The honest worker says nothing until the fuzzer is done.
+    told = settings(tmp_path / f"run-{seed}", rounds=ROUNDS, tasks=TASKS, silent_after_s=900.0)
     async with serving(told) as run, RawWorker(run.address, "honest") as honest:
         await honest.join()
         async with Fuzzer(run, seed) as fuzzer:
