@@ -29,7 +29,7 @@ SESSION = "/paceline.v1.Coordinator/Session"
 TRANSFER = "/paceline.v1.Coordinator/Transfer"
 # How many mutated messages one stream is sent at most; most end it sooner.
 PER_STREAM = 40
-# gRPC's client forgets now and then that a call of it has ended; a connection has few streams at a time.
+# A hostile client has more connections than one.
 STREAMS_PER_CHANNEL = 50
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 NUMBERS: tuple[Any, ...] = (0, 1, 2, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**31))
@@ -185,6 +185,8 @@ class Fuzzer:
                     self.messages += 1
                     await call.write(mutate(message))  # type: ignore[arg-type]  # each takes its kind
                 await call.done_writing()
+                # Until the server has read it all, or has ended the stream.
+                await reader
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the server has ended the stream: the right answer to most of it
         finally:

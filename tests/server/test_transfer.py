@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ async def test_a_version_that_is_not_there_is_gone(tmp_path: Path) -> None:
         again = await worker.hear("lease")
         assert again.lease != lease.lease
         assert task_ids(again.tasks) == task_ids(lease.tasks)
+
+
+async def test_a_stream_is_ended_with_its_reason_while_a_write_of_it_is_on_its_way(tmp_path: Path) -> None:
+    async with serving(medium(tmp_path)) as run, RawWorker(run.address, job=MEDIUM) as worker:
+        await leased(run, worker)
+        for _ in range(20):
+            async with worker.transfer() as transfer:
+                await transfer.say(pull=pb.PullRequest(version=0))
+                await transfer.send(b"\xff" * 10)
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    while await transfer.receive():  # what was written before comes first
+                        pass
+                assert await transfer.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_pull_during_an_update_is_told_that_its_version_is_gone_and_never_torn(tmp_path: Path) -> None:

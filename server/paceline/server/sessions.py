@@ -29,7 +29,7 @@ from paceline.server import convert
 from paceline.server.gate import WORKERS, Gate, Guest
 from paceline.server.model import Image
 from paceline.server.pushes import Pushes
-from paceline.server.streams import end_tasks
+from paceline.server.streams import begin, end_tasks
 from paceline.server.traffic import Traffic
 from paceline.server.waiting import Seat
 from paceline.version import __version__
@@ -189,6 +189,7 @@ class Sessions:
     async def handle(self, _: AsyncIterator[bytes], context: Context) -> None:
         """Serve one Session stream to its end."""
         guest = await self._gate.admit(context, WORKERS)
+        await begin(context)
         if len(self._open) >= SESSIONS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"there are {SESSIONS} sessions: too many")
         seat = await self._gate.seat(context)

@@ -28,7 +28,7 @@ from paceline.protos.framing import PROTOCOL_VERSION, ChunkSize, frame_chunk, pa
 from paceline.server.convert import INCARNATION
 from paceline.server.gate import WORKERS, Gate, Guest
 from paceline.server.pushes import Push, Pushes
-from paceline.server.streams import end_tasks
+from paceline.server.streams import begin, end_tasks
 from paceline.server.traffic import Traffic
 
 ATTACH_LIMIT_S = 5.0
@@ -182,6 +182,7 @@ class Transfers:
     async def handle(self, _: AsyncIterator[bytes], context: Context) -> None:
         """Serve one Transfer stream to its end."""
         guest = await self._gate.admit(context, WORKERS)
+        await begin(context)
         seat = await self._gate.seat(context)
         try:
             incarnation = await self._attach(context)
