@@ -62,12 +62,15 @@ async def idle_sessions(address: str, count: int, method: str = "Session") -> As
     channels = [
         grpc.aio.insecure_channel(address, options=channel_options()) for _ in range(-(-count // STREAMS_PER_CHANNEL))
     ]
+    calls: list[Any] = [
+        channels[number % len(channels)].stream_stream(f"/paceline.v1.Coordinator/{method}")()
+        for number in range(count)
+    ]
     try:
-        yield [
-            channels[number % len(channels)].stream_stream(f"/paceline.v1.Coordinator/{method}")()
-            for number in range(count)
-        ]
+        yield calls
     finally:
+        # A connection lasts as long as a call of it is known here.
+        calls.clear()
         for channel in channels:
             await channel.close()
 
