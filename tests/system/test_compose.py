@@ -96,6 +96,20 @@ class Running:
         return [float(series["value"][1]) for series in result]
 
 
+def with_pip_constraints(folder: Path) -> dict[str, str]:
+    """Give an environment in which images are built with the constraints that this machine's pip is held to.
+
+    The lab lets builds see pip's settings and the folders that they name, but no file that they name.
+    """
+    told = Path("/etc/containers/containers.conf").read_text()
+    (settings,) = re.findall(r'"([^":]+):/etc/pip.conf:ro"', told)
+    constraints = re.findall(r"^constraint *= *(/.+)$", Path(settings).read_text(), re.MULTILINE)
+    mounts = "".join(f'"{path}:{path}:ro",' for path in constraints if Path(path).is_file())
+    own = folder / "containers.conf"
+    own.write_text(told.replace("volumes = [", f"volumes = [{mounts}"))
+    return {"CONTAINERS_CONF": str(own)}
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     reason = why_not()
@@ -105,13 +119,17 @@ def running(tmp_path: Path) -> Iterator[Running]:
     if not image_exists(prometheus):
         run(LAB, "image", prometheus, "prometheus")
     port = free_port()
-    env = os.environ | {
-        # One layer per image: the lab copies all files for each.
-        "BUILDAH_LAYERS": "false",
-        "ROUNDS": str(ROUNDS),
-        "PACELINE_HOST_PORT": str(free_port()),
-        "PROMETHEUS_HOST_PORT": str(port),
-    }
+    env = (
+        os.environ
+        | with_pip_constraints(tmp_path)
+        | {
+            # One layer per image: the lab copies all files for each.
+            "BUILDAH_LAYERS": "false",
+            "ROUNDS": str(ROUNDS),
+            "PACELINE_HOST_PORT": str(free_port()),
+            "PROMETHEUS_HOST_PORT": str(port),
+        }
+    )
     as_root = tmp_path / "as_root.yml"
     services = ["server", *(f"worker-{number}" for number in range(1, WORKERS + 1))]
     as_root.write_text(json.dumps({"services": {service: {"user": "root"} for service in services}}))
