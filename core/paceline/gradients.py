@@ -6,27 +6,23 @@ the kept ones. The current gradient stays apart until somebody says that the tas
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import TensorDataset
 
 from paceline.contribution import ContributionBuffer
 from paceline.errors import PacelineError, SettingsError, TaskError
 from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
-from paceline.job import Batch, Job, SampleSource, overrides
+from paceline.job import Batch, Job, SampleSource
 from paceline.layout import Role, Rule, Sums, contribution_layout
 from paceline.seeding import seed_everything
 from paceline.settings import SharedSettings
-from paceline.tasks import task_samples, task_seed
-from paceline.tracebacks import describe, users_traceback
+from paceline.task_loading import TaskBatch, TaskLoader, failures, on_device
+from paceline.tasks import task_seed
 
 Precision = Literal["fp32", "bf16"]
 
@@ -67,15 +63,6 @@ class ComputeSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskBatch:
-    """A loaded task: a batch on the device for each micro-step, and the samples in each."""
-
-    task: int
-    parts: tuple[Batch, ...]
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class TaskGradient:
     """A computed task, whose gradient lies in the runner's current gradient buffer.
 
@@ -102,9 +89,7 @@ class TaskRunner:
     def __init__(self, job: Job, flat: FlatModel, dataset: SampleSource, settings: ComputeSettings) -> None:
         self._job = job
         self._flat = flat
-        self._dataset = dataset
         self._settings = settings
-        self._n_samples = len(dataset)
         self._contribution_layout = contribution_layout(flat.layout, settings.sums)
         self._gradients = [
             torch.zeros(r.numel, dtype=TORCH_DTYPE[r.dtype], device=flat.device) for _, r, _ in flat.trainable()
@@ -117,8 +102,7 @@ class TaskRunner:
         self._sources = self._list_sources()
         self._version_buffers = flat.buffers.clone()
         self._current: TaskGradient | None = None
-        # Indexing its tensors gives the batch that collating its samples one by one would, at a tenth of the time.
-        self._tensors = dataset.tensors if type(dataset) is TensorDataset and not overrides(job, "collate") else None
+        self._loader = TaskLoader(job, dataset, settings.seed, settings.micro_batch, settings.partition)
 
     def new_sum(self) -> ContributionBuffer:
         """Make an empty contribution on the model's device."""
@@ -134,13 +118,9 @@ class TaskRunner:
         Raises:
             TaskError: the dataset or the job's collate raised, or memory ran out.
         """
-        settings = self._settings
-        indices = task_samples(settings.seed, task, settings.micro_batch, self._n_samples, settings.partition)
-        seed_everything(task_seed(settings.seed, task, "loading"))
-        with _failures(task, "loading"):
-            slices = [indices] if settings.micro_steps == 1 else np.array_split(indices, settings.micro_steps)
-            parts = tuple(to_device(batch, self._flat.device) for batch in self._collated(slices))
-        return TaskBatch(task, parts, tuple(len(part) for part in slices))
+        batch = self._loader.load(task, self._settings.micro_steps)
+        with failures(task, "loading"):
+            return on_device(batch, self._flat.device)
 
     def compute(self, batch: TaskBatch, should_stop: Callable[[], bool] = lambda: False) -> TaskGradient | None:
         """Compute a task's gradient into the current gradient buffer, which forgets the one before.
@@ -159,7 +139,7 @@ class TaskRunner:
         self._restore()
         seed_everything(task_seed(self._settings.seed, batch.task, "computing"))
         loss_sum, samples = 0.0, 0
-        with _failures(batch.task, "computing"):
+        with failures(batch.task, "computing"):
             for number, (part, size) in enumerate(zip(batch.parts, batch.sizes, strict=True)):
                 if number and should_stop():
                     return None
@@ -212,17 +192,6 @@ class TaskRunner:
             source = gradients.get(segment.region, self._flat.regions[segment.region])
             sources.append((segment.rule, role is Role.AVERAGED, source))
         return sources
-
-    def _collated(self, slices: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        if self._tensors is not None:
-            for part in slices:
-                index = torch.from_numpy(part.copy())
-                yield [tensor.index_select(0, index) for tensor in self._tensors]
-            return
-        fetch = getattr(self._dataset, "__getitems__", None)
-        for part in slices:
-            indices = part.tolist()
-            yield self._job.collate(fetch(indices) if fetch else [self._dataset[index] for index in indices])
 
     def _restore(self) -> None:
         if self._version_buffers.numel():
@@ -296,33 +265,3 @@ def backward_of_sum(value: Any, size: int) -> tuple[float, int]:
         raise ValueError(f"loss() gave (sum, n) with n = {samples}: expected a count")
     torch.autograd.backward(loss)
     return loss.item(), samples
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move all tensors of a batch, in tuples, lists and dicts too, to a device; leave the rest as it is."""
-    if device.type == "cpu":
-        return batch
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if hasattr(batch, "to"):
-        return batch.to(device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
-
-
-@contextlib.contextmanager
-def _failures(task: int, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        kind = "out-of-memory" if _is_out_of_memory(error) else "exception"
-        message = f"task {task}: {doing} it raised {describe(error)}"
-        raise TaskError(message, kind, users_traceback(error)) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

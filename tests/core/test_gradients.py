@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from paceline.errors import PacelineError, SettingsError, TaskError
 from paceline.flat import FlatModel, build_model
-from paceline.gradients import ComputeSettings, TaskRunner, backward_of_sum, to_device
+from paceline.gradients import ComputeSettings, TaskRunner, backward_of_sum
 from paceline.loading import build_dataset
+from paceline.task_loading import to_device
 from tests.jobs import Augmented, DigitsLike, FailsOnSample, NonFiniteOnSample, Tiny
 
 

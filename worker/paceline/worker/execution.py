@@ -12,8 +12,9 @@ import numpy as np
 from paceline.coordination.events import TaskFailure, TaskResult
 from paceline.coordination.ids import TaskId
 from paceline.errors import TaskError
-from paceline.gradients import TaskBatch, TaskGradient, TaskRunner
+from paceline.gradients import TaskGradient, TaskRunner
 from paceline.laws import Law
+from paceline.task_loading import TaskBatch
 from paceline.worker.leases import FailedTask
 
 Wanted = Callable[[], bool]
