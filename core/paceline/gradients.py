@@ -118,8 +118,15 @@ class TaskRunner:
         Raises:
             TaskError: the dataset or the job's collate raised, or memory ran out.
         """
-        batch = self._loader.load(task, self._settings.micro_steps)
-        with failures(task, "loading"):
+        return self.fetch(self._loader.load(task, self._settings.micro_steps))
+
+    def fetch(self, batch: TaskBatch) -> TaskBatch:
+        """Move a task that was loaded elsewhere to the device.
+
+        Raises:
+            TaskError: memory ran out.
+        """
+        with failures(batch.task, "loading"):
             return on_device(batch, self._flat.device)
 
     def compute(self, batch: TaskBatch, should_stop: Callable[[], bool] = lambda: False) -> TaskGradient | None:

@@ -298,6 +298,8 @@ class WorkerSettings(_Settings):
         delay_seed: of the delay's draws; None: fresh.
         tls_dir: folder with ca.pem, worker.pem and worker.key; None: nothing is encrypted.
         token_file: what is in it is shown to the server; None: PACELINE_TOKEN, if it is set.
+        loaders: processes that load samples beside the computing; 0: the computing thread does; None: as it pays.
+        loader_limit_s: a task whose samples do not come within this time fails.
     """
 
     server: str
@@ -311,6 +313,8 @@ class WorkerSettings(_Settings):
     reconnect_for_s: float = Field(default=600.0, ge=0)
     tls_dir: Path | None = None
     token_file: Path | None = None
+    loaders: int | None = Field(default=None, ge=0, le=256)
+    loader_limit_s: float = Field(default=60.0, gt=0)
 
     @field_validator("server")
     @classmethod

@@ -20,9 +20,10 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 --device --eval-device --lost-after --silent-after --progress-after --heartbeat
 """
 FLAGS = {
-    "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed",
+    "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit",
     "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
-    "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed",
+    "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed"
+    " --loaders --loader-limit",
 }
 
 

@@ -33,6 +33,7 @@ def worker_record(name: str) -> WorkerRecord:
         used_s=0.3,
         wasted_s=0.1,
         idle_s=0.05,
+        data_s=0.075,
     )
 
 

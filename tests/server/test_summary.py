@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from paceline.coordination.effects import LeaseVerdict, Outcome
 from paceline.server.summary import Ending, summary_document
 from paceline.server.totals import Totals
@@ -34,6 +36,7 @@ def document(rounds: int) -> dict[str, object]:
 
 def test_the_document_has_every_field_with_its_value() -> None:
     found = document(rounds=10)
+    data = {"data_share": pytest.approx(0.25)}
     assert found == {
         "policy": "ata-empirical",
         "rounds": 10,
@@ -47,8 +50,8 @@ def test_the_document_has_every_field_with_its_value() -> None:
         "staleness": {"mean": 0.0, "max": 0},
         "bytes": {"pulled": 10, "pushed": 20},
         "workers": [
-            {"name": "w1", "pace": 2.0, "tasks": 12, "busy_s": 1.2, "mean_task_s": 0.1, "radius_s": 0.02},
-            {"name": "w2", "pace": None, "tasks": 12, "busy_s": 1.2, "mean_task_s": None, "radius_s": None},
+            {"name": "w1", "pace": 2.0, "tasks": 12, "busy_s": 1.2, "mean_task_s": 0.1, "radius_s": 0.02} | data,
+            {"name": "w2", "pace": None, "tasks": 12, "busy_s": 1.2, "mean_task_s": None, "radius_s": None} | data,
         ],
         "metrics": {"accuracy": 0.97, "broken": None},
         "loss": [1.0, None, *(1.0 / number for number in range(3, 11))],

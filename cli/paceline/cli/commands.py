@@ -65,6 +65,7 @@ class RunCommand(ServerCommand):
         pace: one per worker, or one for all.
         delay: laws, one per worker, or one for all.
         delay_seed: of the delays' draws; None: fresh.
+        loaders, loader_limit_s: of each worker, see settings.WorkerSettings.
     """
 
     # Its server listens on this machine alone, at a free port, and waits for its own workers.
@@ -74,6 +75,8 @@ class RunCommand(ServerCommand):
     pace: tuple[float, ...] = (1.0,)
     delay: tuple[str, ...] | None = None
     delay_seed: int | None = Field(default=None, ge=0)
+    loaders: int | None = Field(default=None, ge=0, le=256)
+    loader_limit_s: float = Field(default=60.0, gt=0)
 
     @field_validator("pace", mode="before")
     @classmethod
@@ -132,6 +135,8 @@ class RunCommand(ServerCommand):
                 pace=pace,
                 delay=delay,
                 delay_seed=self.delay_seed,
+                loaders=self.loaders,
+                loader_limit_s=self.loader_limit_s,
             )
             for name, pace, delay in zip(self.worker_names(), paces, delays, strict=True)
         )

@@ -94,6 +94,10 @@ OPTIONS: tuple[Option, ...] = (
     _option("workers", WORKERS, "N", "Worker processes to start; they are called w1, w2, ..."),
     _option("min_workers", WORKERS, "N", "Round 1 waits for this many workers."),
     _option("name", WORKERS, "NAME", "Default: the host's name and the first free number on it."),
+    _option("loaders", WORKERS, "N", "Processes of each worker that load samples beside the computing; 0: none. "
+            "Default: 2 where loading takes long."),
+    _option("loader_limit_s", WORKERS, "SECONDS", "A task fails whose samples do not come within this time.",
+            "loader-limit"),
     _option("reconnect_for_s", WORKERS, "SECONDS", "Look for a lost server this long.", "reconnect-for"),
     # ---- files
     _option("run_dir", FILES, "DIR", "Keep settings, ledger and model there; default: runs/<job>-<time>."),

@@ -49,7 +49,7 @@ def in_time(state: State, lease: Lease, results: tuple[TaskResult, ...]) -> tupl
     for result in results:
         seconds = min(result.seconds, left_s)
         left_s -= seconds
-        cut.append(replace(result, seconds=seconds))
+        cut.append(replace(result, seconds=seconds, data_s=min(result.data_s, seconds)))
     return tuple(cut)
 
 

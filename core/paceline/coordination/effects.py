@@ -211,6 +211,7 @@ class WorkerRecord:
     Attributes:
         used_s, wasted_s: worker seconds of tasks applied, and of all others.
         idle_s: barrier idle: from its last contribution to the close of the round.
+        data_s: of used_s, the seconds of waiting for samples.
     """
 
     name: WorkerName
@@ -221,6 +222,7 @@ class WorkerRecord:
     used_s: float
     wasted_s: float
     idle_s: float
+    data_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,12 +21,14 @@ class TaskResult:
         seconds: task seconds by the worker's monotonic clock.
         loss_sum: sum of the losses over the samples.
         samples: number of samples (the n of a loss that returns (sum, n)).
+        data_s: of the seconds, those in which the worker waited for the task's samples.
     """
 
     task: TaskId
     seconds: float
     loss_sum: float
     samples: int
+    data_s: float = 0.0
 
 
 class TaskFailure(Enum):

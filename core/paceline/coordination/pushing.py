@@ -102,6 +102,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
     for result in push.results:
         account.used += 1
         account.used_s += result.seconds
+        account.data_s += result.data_s
         current.tasks += 1
         current.samples += result.samples
         current.weighed_samples += current.weights.get(lease.share, 1.0) * result.samples

@@ -21,6 +21,7 @@ class Account:
     replanned: int = 0
     used_s: float = 0.0
     wasted_s: float = 0.0
+    data_s: float = 0.0
     last_s: float | None = None
 
     def record(self, name: WorkerName, now: float) -> WorkerRecord:
@@ -33,6 +34,7 @@ class Account:
             replanned=self.replanned,
             used_s=self.used_s,
             wasted_s=self.wasted_s,
+            data_s=self.data_s,
             idle_s=0.0 if self.last_s is None else now - self.last_s,
         )
 

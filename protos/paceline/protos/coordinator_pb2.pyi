@@ -315,7 +315,7 @@ class SegmentInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments")
+    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments", "data_s")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +327,7 @@ class Manifest(_message.Message):
     CODEC_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    DATA_S_FIELD_NUMBER: _ClassVar[int]
     lease: int
     incarnation: str
     version: int
@@ -338,7 +339,8 @@ class Manifest(_message.Message):
     codec: Codec
     total_bytes: int
     segments: _containers.RepeatedCompositeFieldContainer[SegmentInfo]
-    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ...) -> None: ...
+    data_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., data_s: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("manifest", "payload", "payload_crc32c")
@@ -530,7 +532,7 @@ class StatusResponse(_message.Message):
     def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s", "note")
+    __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s", "note", "data_share")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -542,6 +544,7 @@ class WorkerStatus(_message.Message):
     PACE_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    DATA_SHARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     device: str
@@ -553,4 +556,5 @@ class WorkerStatus(_message.Message):
     pace: float
     busy_s: float
     note: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., address: _Optional[str] = ..., tasks_done: _Optional[int] = ..., mean_task_s: _Optional[float] = ..., radius_s: _Optional[float] = ..., allocation: _Optional[int] = ..., pace: _Optional[float] = ..., busy_s: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...
+    data_share: float
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., address: _Optional[str] = ..., tasks_done: _Optional[int] = ..., mean_task_s: _Optional[float] = ..., radius_s: _Optional[float] = ..., allocation: _Optional[int] = ..., pace: _Optional[float] = ..., busy_s: _Optional[float] = ..., note: _Optional[str] = ..., data_share: _Optional[float] = ...) -> None: ...

@@ -156,13 +156,21 @@ def one_line(text: str) -> str:
 
 
 def _results(manifest: pb.Manifest) -> tuple[TaskResult, ...]:
-    rows = (manifest.tasks, manifest.seconds, manifest.loss_sums, manifest.samples)
+    waits = manifest.data_s or [0.0] * len(manifest.tasks)
+    rows = (manifest.tasks, manifest.seconds, manifest.loss_sums, manifest.samples, waits)
     if len({len(row) for row in rows}) != 1:
         return ()
     return tuple(
-        TaskResult(task=TaskId(task), seconds=seconds, loss_sum=loss_sum, samples=samples)
-        for task, seconds, loss_sum, samples in zip(*rows, strict=True)
+        TaskResult(
+            task=TaskId(task), seconds=seconds, loss_sum=loss_sum, samples=samples, data_s=_part_of(seconds, data_s)
+        )
+        for task, seconds, loss_sum, samples, data_s in zip(*rows, strict=True)
     )
+
+
+def _part_of(seconds: float, claimed_s: float) -> float:
+    """Cut what is claimed to be a part of the seconds; 0 for what is none."""
+    return min(claimed_s, seconds) if claimed_s >= 0.0 else 0.0
 
 
 # ---- to a worker -----------------------------------------------------------------------------------------------------

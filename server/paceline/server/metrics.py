@@ -184,11 +184,16 @@ def _worker_metrics(totals: Totals) -> Iterator[Metric]:
     idle = CounterMetricFamily(
         "paceline_barrier_idle_seconds", "From a worker's last contribution to the close.", labels=["worker"]
     )
+    data = CounterMetricFamily(
+        "paceline_worker_data_seconds", "Of the used seconds, those of waiting for samples.", labels=["worker"]
+    )
     for name, sums in rows.items():
+        data.add_metric([name], sums.data_s)
         seconds.add_metric([name, "used"], sums.used_s)
         seconds.add_metric([name, "wasted"], sums.wasted_s)
         idle.add_metric([name], sums.idle_s)
     yield seconds
+    yield data
     yield idle
 
 

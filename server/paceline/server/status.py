@@ -20,6 +20,9 @@ from paceline.server.totals import Totals
 from paceline.settings import RunSettings
 from paceline.version import __version__
 
+# From this share of its time on it is said of a worker that it waits for data.
+WAITS_MUCH = 0.1
+
 # ---- the server's side ---------------------------------------------------------------------------------------------
 
 
@@ -55,7 +58,7 @@ def status_response(
         elapsed_s=situation.elapsed_s,
         last_round_s=totals.seconds[-1] if totals.seconds else 0.0,
         decision=snapshot.reason,
-        workers=[_worker(worker) for worker in snapshot.workers],
+        workers=[_worker(worker, totals) for worker in snapshot.workers],
         metrics=dict(situation.metrics),
         run_dir=situation.run_dir,
         tasks_used=totals.sum.used,
@@ -70,7 +73,8 @@ def status_response(
     )
 
 
-def _worker(worker: WorkerSnapshot) -> pb.WorkerStatus:
+def _worker(worker: WorkerSnapshot, totals: Totals) -> pb.WorkerStatus:
+    sums = totals.workers.get(worker.name)
     return pb.WorkerStatus(
         name=worker.name,
         state=worker.state,
@@ -83,6 +87,7 @@ def _worker(worker: WorkerSnapshot) -> pb.WorkerStatus:
         pace=worker.pace or 0.0,
         busy_s=worker.busy_s,
         note=worker.note,
+        data_share=sums.data_share if sums is not None else 0.0,
     )
 
 
@@ -128,6 +133,11 @@ def render_status(response: pb.StatusResponse) -> RenderableType:
     rows.append(Text(_sums(response)))
     rows.append(_workers_table(response) if response.workers else Text("no workers yet"))
     rows += [Text(f"{worker.name} {worker.note}") for worker in response.workers if worker.note]
+    rows += [
+        Text(f"{worker.name} waits for data {worker.data_share:.0%} of the time")
+        for worker in response.workers
+        if worker.data_share >= WAITS_MUCH
+    ]
     if response.decision:
         rows.append(Text(f"last decision: {response.decision}"))
     return Group(*rows)

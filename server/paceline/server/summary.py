@@ -66,7 +66,7 @@ def summary_document(
         },
         "staleness": {"mean": totals.staleness.mean, "max": totals.staleness.most},
         "bytes": {"pulled": traffic.pulled_bytes, "pushed": traffic.pushed_bytes},
-        "workers": [_worker(worker) for worker in snapshot.workers],
+        "workers": [_worker(worker, totals) for worker in snapshot.workers],
         "metrics": {name: _number(value) for name, value in ending.metrics.items()},
         "loss": [_number(loss) for loss in totals.losses],
         "checkpoint": ending.checkpoint,
@@ -80,7 +80,8 @@ def summary_document(
     }
 
 
-def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
+def _worker(worker: WorkerSnapshot, totals: Totals) -> dict[str, Any]:
+    sums = totals.workers.get(worker.name)
     return {
         "name": worker.name,
         "pace": worker.pace,
@@ -88,6 +89,7 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
         "busy_s": worker.busy_s,
         "mean_task_s": _number(worker.mean_task_s),
         "radius_s": _number(worker.radius_s),
+        "data_share": sums.data_share if sums is not None else 0.0,
     }
 
 

@@ -39,6 +39,7 @@ class WorkerTotals:
     used_s: float = 0.0
     wasted_s: float = 0.0
     idle_s: float = 0.0
+    data_s: float = 0.0
 
     def add(self, other: WorkerTotals | WorkerRecord) -> None:
         """Add another's sums, or a round's."""
@@ -49,6 +50,12 @@ class WorkerTotals:
         self.used_s += other.used_s
         self.wasted_s += other.wasted_s
         self.idle_s += other.idle_s
+        self.data_s += other.data_s
+
+    @property
+    def data_share(self) -> float:
+        """Of the seconds of applied tasks, the share of waiting for samples."""
+        return self.data_s / self.used_s if self.used_s > 0.0 else 0.0
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from time import monotonic
 
 import torch
 
@@ -26,6 +27,7 @@ class BuiltJob:
     Attributes:
         segments: what a contribution is made of.
         inline: contributions are small enough to travel inside session messages.
+        opening_s: seconds that opening the dataset took.
     """
 
     shared: SharedSettings
@@ -34,6 +36,21 @@ class BuiltJob:
     fingerprint: JobFingerprint
     segments: tuple[pb.SegmentInfo, ...]
     inline: bool
+    opening_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """How the first, unrecorded task went.
+
+    Attributes:
+        trouble: what went wrong; None: nothing.
+        load_s, compute_s: seconds of loading its samples, and of computing it.
+    """
+
+    trouble: str | None = None
+    load_s: float = 0.0
+    compute_s: float = 0.0
 
 
 def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
@@ -47,7 +64,9 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
     torch.set_num_threads(shared.threads)
     with contextlib.suppress(RuntimeError):  # it may be set once only, and not after the job's own parallel work
         torch.set_num_interop_threads(1)
+    begun = monotonic()
     dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
+    opening_s = monotonic() - begun
     flat = build_model(job, shared.seed, device)
     runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared))
     layout = contribution_layout(flat.layout, shared.sums)
@@ -58,18 +77,23 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
         fingerprint=fingerprint(job, flat.layout, dataset, shared.seed),
         segments=tuple(convert.segment_infos(layout)),
         inline=layout.nbytes <= shared.inline_bytes,
+        opening_s=opening_s,
     )
 
 
-def warm_up(runner: TaskRunner) -> str | None:
+def warm_up(runner: TaskRunner) -> WarmUp:
     """Run one task unrecorded, on the model as it is, so that first calls do not enter the statistics.
 
-    Returns:
-        What went wrong. It is no reason to stay away: the server decides about tasks that fail.
+    What goes wrong in it is no reason to stay away: the server decides about tasks that fail.
     """
     try:
-        runner.compute(runner.load(0))
+        runner.load(0)
+        # Of the second time: the first one opens files and imports modules.
+        begun = monotonic()
+        batch = runner.load(0)
+        loaded = monotonic()
+        runner.compute(batch)
         runner.synchronize()
     except (TaskError, SystemExit) as error:
-        return str(error)
-    return None
+        return WarmUp(str(error))
+    return WarmUp(None, loaded - begun, monotonic() - loaded)

@@ -87,6 +87,7 @@ def manifest(lease: HeldLease, incarnation: str, segments: Sequence[pb.SegmentIn
         seconds=[result.seconds for result in results],
         loss_sums=[result.loss_sum for result in results],
         samples=[result.samples for result in results],
+        data_s=[result.data_s for result in results] if any(result.data_s for result in results) else (),
         wasted_s=lease.wasted_s,
         codec=pb.CODEC_IDENTITY,
         total_bytes=sum(segment.bytes for segment in segments),

@@ -32,6 +32,7 @@ from paceline.worker.desk import Desk, Identity, Terms
 from paceline.worker.device import describe_device
 from paceline.worker.execution import Executor, FinishedTask, GivenUpTask, LoadedTask, Slowness, delay_rng
 from paceline.worker.leases import Compute, Deliver, End, FailedTask, HeldLease, Load, Settle, Step
+from paceline.worker.samples import Samples
 from paceline.worker.sums import SumPool
 from paceline.worker.transfer import Pull, PullState, Push
 
@@ -83,6 +84,8 @@ class Worker:
         )
         self._name = name
         self._desk = Desk(settings.server, identity, say)
+        self._samples = Samples(settings, device, say, self._desk.worked)
+        self._desk.tasks_changed = self._samples.want
         self._connection = Connection(settings.server, self._incarnation, self._desk, settings.reconnect_for_s, access)
         self._desk.connection = self._connection
         self._built: BuiltJob | None = None
@@ -114,6 +117,7 @@ class Worker:
                 self._take(step)
         finally:
             self._connection.close()
+            self._samples.close()
         return self._desk.ending()
 
     def drain(self) -> None:
@@ -155,19 +159,23 @@ class Worker:
             return
         if not self._take_constants(terms, built):
             return
-        trouble = warm_up(built.runner) if fresh else None
-        if trouble is not None:
-            self._say(f"the first task failed, and may fail again: {trouble}")
+        if fresh:
+            timing = warm_up(built.runner)
+            if timing.trouble is not None:
+                self._say(f"the first task failed, and may fail again: {timing.trouble}")
+            self._samples.begin(built, timing)
         self._desk.say_ready(terms, here)
         self._say(f"joined {self._settings.server} as {self._name} (job {terms.welcome.job}, {self._device})")
 
     def _rebuild(self, terms: Terms) -> BuiltJob:
         if self._built is not None:
             # First of all forget the old one: two models may be one too many for the device.
+            self._samples.close()
             self._built = self._gradient = self._loaded = None
             del self._executor, self._sums
         self._built = built = build(self._job, terms.shared, self._device)
-        self._executor = Executor(built.runner, self._slowness, self._desk.sleep, self._desk.worked)
+        desk = self._desk
+        self._executor = Executor(built.runner, self._slowness, desk.sleep, desk.worked, self._samples.load)
         self._sums = SumPool(built.runner.new_sum)
         return built
 
@@ -189,6 +197,8 @@ class Worker:
     # ---- tasks ------------------------------------------------------------------------------------------------
 
     def _load(self, lease: HeldLease, task: int) -> None:
+        if self._samples.ahead:
+            return
         loaded = self._executor.load(task)
         if isinstance(loaded, FailedTask):
             self._fail(lease, loaded)

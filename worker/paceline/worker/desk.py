@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -24,6 +24,8 @@ from paceline.worker.leases import HeldLease, LeaseBook, Step
 from paceline.worker.transfer import Pull, Push
 
 _UNTIL_WELCOME_S = 2.0
+# Messages that change which tasks are to be computed.
+_OF_TASKS = ("lease", "grant", "collect", "cancel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,11 @@ class Desk:
 
     Attributes:
         connection: set before anything is sent.
+        tasks_changed: hears, under the lock, which tasks wait to be computed whenever the server changed that.
     """
 
     connection: Connection
+    tasks_changed: Callable[[Sequence[int]], None]
 
     def __init__(self, server: str, identity: Identity, say: Callable[[str], None]) -> None:
         self._server = server
@@ -265,7 +269,10 @@ class Desk:
             for result in message.accepted:
                 self.push_answered(result)
             answer = self._take(message)
-            if message.WhichOneof("message") not in (None, "push_result"):
+            kind = message.WhichOneof("message")
+            if kind in _OF_TASKS:
+                self.tasks_changed(self._book.upcoming())
+            if kind not in (None, "push_result"):
                 self._changed.notify_all()
         return answer
 

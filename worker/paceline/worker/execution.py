@@ -77,6 +77,9 @@ class GivenUpTask:
 
 Outcome = FinishedTask | FailedTask | GivenUpTask
 
+# Loads a task; None: it was wanted no more.
+Load = Callable[[int, Wanted], TaskBatch | None]
+
 
 class Executor:
     """Runs tasks.
@@ -86,10 +89,19 @@ class Executor:
         slowness: makes them take longer.
         sleep: for that.
         worked: hears of each micro-step.
+        load: gives the tasks' samples; None: they are loaded here and now.
     """
 
-    def __init__(self, runner: TaskRunner, slowness: Slowness, sleep: Sleep, worked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        runner: TaskRunner,
+        slowness: Slowness,
+        sleep: Sleep,
+        worked: Callable[[], None],
+        load: Load | None = None,
+    ) -> None:
         self._runner = runner
+        self._load = load or (lambda task, _: runner.load(task))
         self._slowness = slowness
         self._sleep = sleep
         self._worked = worked
@@ -125,7 +137,9 @@ class Executor:
                 return _out_of_time(task, limit_s, monotonic() - begun)
         computing = monotonic() - ahead_s
         try:
-            gradient = self._compute(task, begun + limit_s, wanted, loaded)
+            batch = loaded.batch if loaded else self._load(task, lambda: wanted() and monotonic() - begun <= limit_s)
+            data_s = monotonic() - computing
+            gradient = None if batch is None else self._compute(batch, begun + limit_s, wanted)
         except (TaskError, SystemExit) as error:
             return _failed(task, error, monotonic() - begun)
         self._worked()
@@ -138,17 +152,23 @@ class Executor:
             return GivenUpTask(seconds)
         if gradient is None or max(seconds, delay_s + own_s + pause_s) > limit_s:
             return _out_of_time(task, limit_s, seconds)
-        result = TaskResult(task=TaskId(task), seconds=seconds, loss_sum=gradient.loss_sum, samples=gradient.samples)
+        result = TaskResult(
+            task=TaskId(task),
+            seconds=seconds,
+            loss_sum=gradient.loss_sum,
+            samples=gradient.samples,
+            data_s=min(data_s, seconds),
+        )
         return FinishedTask(result, gradient)
 
-    def _compute(self, task: int, until: float, wanted: Wanted, loaded: LoadedTask | None) -> TaskGradient | None:
-        """Load what is not loaded and compute; None if it was not wanted any more, or took too long."""
+    def _compute(self, batch: TaskBatch, until: float, wanted: Wanted) -> TaskGradient | None:
+        """Compute; None if it was not wanted any more, or took too long."""
 
         def should_stop() -> bool:
             self._worked()
             return not wanted() or monotonic() > until
 
-        gradient = self._runner.compute(loaded.batch if loaded else self._runner.load(task), should_stop)
+        gradient = self._runner.compute(batch, should_stop)
         self._runner.synchronize()
         return gradient
 

@@ -140,6 +140,10 @@ class LeaseBook:
     def __contains__(self, lease: int) -> bool:
         return lease in self._leases
 
+    def upcoming(self) -> list[int]:
+        """Give the tasks that wait to be computed, in the order in which they will be."""
+        return [task for lease in self._leases.values() if not lease.closed for task in lease.waiting]
+
     def held(self) -> list[HeldLease]:
         """Give the leases in the order of arrival."""
         return list(self._leases.values())
