@@ -20,6 +20,7 @@ from paceline.settings import SharedSettings
 from paceline.version import __version__
 from paceline.worker import convert
 from paceline.worker.connection import Connection
+from paceline.worker.foresight import Foresight
 from paceline.worker.leases import HeldLease, LeaseBook, Step
 from paceline.worker.transfer import Pull, Push
 
@@ -58,7 +59,8 @@ class Desk:
 
     Attributes:
         connection: set before anything is sent.
-        tasks_changed: hears, under the lock, which tasks wait to be computed whenever the server changed that.
+        tasks_changed: hears, under the lock, which tasks will be computed next, whenever the server changed that: those
+            that wait, then those that the next lease may bring.
     """
 
     connection: Connection
@@ -70,6 +72,7 @@ class Desk:
         self._say = say
         self._changed = threading.Condition()
         self._book = LeaseBook()
+        self._foresight = Foresight()
         self._images: dict[int, bytes] = {}
         self._contributions: dict[int, pb.Contribution] = {}
         self._terms: Terms | None = None
@@ -271,7 +274,7 @@ class Desk:
             answer = self._take(message)
             kind = message.WhichOneof("message")
             if kind in _OF_TASKS:
-                self.tasks_changed(self._book.upcoming())
+                self.tasks_changed([*self._book.upcoming(), *self._foresight.guess()])
             if kind not in (None, "push_result"):
                 self._changed.notify_all()
         return answer
@@ -328,7 +331,10 @@ class Desk:
             versions = {lease.version for lease in self._book.held()}
             self._images = {v: image for v, image in self._images.items() if v in versions}
             self._images[message.version] = message.state
-        taken = self._book.give(convert.held_lease(message), convert.task_ids(message.tasks))
+        tasks = convert.task_ids(message.tasks)
+        if message.lease not in self._book:
+            self._foresight.came(tasks)
+        taken = self._book.give(convert.held_lease(message), tasks)
         return self._known(message.lease, taken)
 
     def _known(self, lease_id: int, known: bool) -> pb.WorkerMessage | None:
