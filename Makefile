@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS := $(VENV)/.extras
 PROTO_FILES := $(sort $(wildcard protos/paceline/protos/*.proto))
 PYTEST_ARGS ?=
 # Files of tests that run at the same time; 0: one after another, in this process.
@@ -34,7 +35,12 @@ test: setup check  ## all checks and the quick tests, in less than ten minutes; 
 	@echo "== quick tests"
 	$(call pytest,not slow)
 
-test-slow: setup  ## the other tests: faults, soaks, containers, long runs
+# Libraries of loggers, which only the slow tests and those who want them need.
+$(EXTRAS): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow]' pandas
+	@touch $@
+
+test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long runs
 	@echo "== slow tests"
 	$(call pytest,slow)
 
@@ -73,7 +79,7 @@ proto-check: setup
 	  || { echo "the generated modules differ from the .proto files: run make proto and commit"; exit 1; }
 
 bench: setup  ## run every benchmark; figures go to standard output
-	@for name in allocation rounds split savings policies simulation checkpoints chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in allocation rounds split savings policies simulation checkpoints loading chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 freeze: setup  ## pin what .venv holds now in constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -26,6 +26,7 @@ from paceline.coordination.snapshot import Snapshot
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
 from paceline.server.ledger import Ledger
+from paceline.server.listeners import Listeners
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
 from paceline.server.resuming import Resumed
@@ -46,6 +47,7 @@ class Books:
         snapshot: of the coordinator.
         traffic: counted elsewhere, told here.
         resumed: what the run goes on from, None if it begins.
+        listeners: callbacks, which hear of it too.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Books:
         traffic: Traffic,
         snapshot: Callable[[], Snapshot],
         resumed: Resumed | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
+        self._listeners = listeners or Listeners(())
         self._settings = settings
         self._run_dir = run_dir
         self._traffic = traffic
@@ -107,6 +111,7 @@ class Books:
             self._ledger.observe(effect, now_s)
             self.totals.observe(effect)
             self._log.observe(effect)
+            self._listeners.observe(effect, now_s)
 
     def state(self) -> dict[str, Any]:
         """Give what goes on counting in a later life, for a checkpoint."""
