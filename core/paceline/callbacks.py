@@ -58,6 +58,7 @@ class RoundEvent:
         elapsed_s: since the server began.
         samples, tasks: that entered the update.
         worker_s, wasted_s: seconds of all workers; of them those that entered no update.
+        means: of the further sums that the job's loss gives.
     """
 
     round: int
@@ -69,6 +70,7 @@ class RoundEvent:
     worker_s: float
     wasted_s: float
     workers: tuple[WorkerShare, ...]
+    means: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from paceline.errors import PacelineError, SettingsError, TaskError
 from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
 from paceline.job import Batch, Job, SampleSource
 from paceline.layout import Role, Rule, Sums, contribution_layout
+from paceline.round_sums import check_sums
 from paceline.seeding import seed_everything
 from paceline.settings import SharedSettings
 from paceline.task_loading import TaskBatch, TaskLoader, failures, on_device
@@ -69,11 +70,13 @@ class TaskGradient:
     Attributes:
         loss_sum: sum of the losses over what the job counts.
         samples: number that it counts: the samples, or the n of the job's (sum, n).
+        sums: further sums over the same, by name.
     """
 
     task: int
     loss_sum: float
     samples: int
+    sums: Mapping[str, float] = field(default_factory=dict)
 
 
 class TaskRunner:
@@ -146,16 +149,21 @@ class TaskRunner:
         self._restore()
         seed_everything(task_seed(self._settings.seed, batch.task, "computing"))
         loss_sum, samples = 0.0, 0
+        sums: dict[str, float] = {}
         with failures(batch.task, "computing"):
             for number, (part, size) in enumerate(zip(batch.parts, batch.sizes, strict=True)):
                 if number and should_stop():
                     return None
-                part_loss, part_samples = self._step(part, size)
+                part_loss, part_samples, part_sums = self._step(part, size)
                 loss_sum += part_loss
                 samples += part_samples
+                for name, value in part_sums.items():
+                    sums[name] = sums.get(name, 0.0) + value
         self._collect_strays()
         self._check_finite(batch.task, loss_sum)
-        self._current = TaskGradient(batch.task, loss_sum, samples)
+        with failures(batch.task, "computing"):
+            check_sums(sums)
+        self._current = TaskGradient(batch.task, loss_sum, samples, sums)
         return self._current
 
     def accumulate(self, total: ContributionBuffer, gradient: TaskGradient) -> None:
@@ -209,7 +217,7 @@ class TaskRunner:
             if parameter.grad is not view:
                 parameter.grad = view
 
-    def _step(self, part: Batch, size: int) -> tuple[float, int]:
+    def _step(self, part: Batch, size: int) -> tuple[float, int, dict[str, float]]:
         if self._settings.precision == "bf16":
             with torch.autocast(self._flat.device.type, dtype=torch.bfloat16):
                 value = self._job.loss(self._flat.module, part)
@@ -243,20 +251,20 @@ class TaskRunner:
             raise TaskError(f"task {task}: {bad[0]}{more} is not finite", "non-finite")
 
 
-def backward_of_sum(value: Any, size: int) -> tuple[float, int]:
+def backward_of_sum(value: Any, size: int) -> tuple[float, int, dict[str, float]]:
     """Take the gradient of a loss SUM, given what a job's loss returned.
 
     Args:
-        value: a mean over ``size`` samples, or (sum, n).
+        value: a mean over ``size`` samples, (sum, n), or (sum, n, further sums by name).
         size: samples in the batch.
 
     Returns:
-        The loss sum and the number it counts.
+        The loss sum, the number it counts, and the further sums.
 
     Raises:
-        ValueError: the value is neither, or nothing trainable went into it.
+        ValueError: the value is none of these, or nothing trainable went into it.
     """
-    loss, count = value if isinstance(value, tuple) else (value, None)
+    loss, count, sums = (*value, None, None)[:3] if isinstance(value, tuple) else (value, None, None)
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         what = (
             f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
@@ -266,9 +274,15 @@ def backward_of_sum(value: Any, size: int) -> tuple[float, int]:
         raise ValueError("loss() gave a tensor that does not depend on the model's trainable parameters")
     if count is None:
         torch.autograd.backward(loss, torch.full_like(loss, size))
-        return loss.item() * size, size
+        return loss.item() * size, size, {}
     samples = int(count)
     if samples < 0:
         raise ValueError(f"loss() gave (sum, n) with n = {samples}: expected a count")
+    if sums is not None and not isinstance(sums, Mapping):
+        raise ValueError(f"loss() gave (sum, n, {type(sums).__name__}): expected a dict of sums by name")
     torch.autograd.backward(loss)
-    return loss.item(), samples
+    return loss.item(), samples, {str(name): _number(number) for name, number in (sums or {}).items()}
+
+
+def _number(value: Any) -> float:
+    return float(value.detach().item() if isinstance(value, torch.Tensor) else value)

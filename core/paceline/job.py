@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,13 @@ from torch.utils.data import default_collate
 # A sample and a batch are whatever the user's dataset and collate make of them; paceline only carries them.
 Sample = Any
 Batch = Any
-# Mean loss over the batch, or the sum and the number that it counts.
-Loss = torch.Tensor | tuple[torch.Tensor, int | torch.Tensor]
+# Mean loss over the batch; or the sum and the number that it counts; or these and further sums by name.
+Number = float | torch.Tensor
+Loss = (
+    torch.Tensor
+    | tuple[torch.Tensor, int | torch.Tensor]
+    | tuple[torch.Tensor, int | torch.Tensor, Mapping[str, Number]]
+)
 
 
 class SampleSource(Protocol):
@@ -55,7 +60,9 @@ class Job(abc.ABC):
 
         Returns:
             The mean over the samples of the batch (a scalar tensor), or (sum, n): a sum over what is counted (tokens,
-            say) and the number of them. Means of whole rounds are weighted by it.
+            say) and the number of them. Means of whole rounds are weighted by it. Or (sum, n, sums): further sums over
+            the same n, such as {"accuracy_sum": right}, whose means over each round are shown beside the loss, under
+            the name without "_sum"; up to 16, finite.
         """
 
     @abc.abstractmethod

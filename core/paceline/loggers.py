@@ -30,7 +30,8 @@ class CsvLogger(Callback):
 
     def on_round(self, event: RoundEvent) -> None:
         """See Callback."""
-        self._add(self._folder / CSV_NAME, {name: getattr(event, name) for name in _CSV_COLUMNS})
+        row = {name: getattr(event, name) for name in _CSV_COLUMNS}
+        self._add(self._folder / CSV_NAME, row | dict(sorted(event.means.items())))
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
         """See Callback."""
@@ -175,12 +176,16 @@ def make_loggers(names: Sequence[str]) -> list[Callback]:
 
 def _numbers(event: RoundEvent) -> dict[str, float]:
     shares = {f"tasks/{worker.name}": float(worker.tasks) for worker in event.workers}
-    return {
-        "loss": event.loss,
-        "round_s": event.seconds,
-        "worker_s": event.worker_s,
-        "wasted_s": event.wasted_s,
-    } | shares
+    return (
+        dict(event.means)
+        | {
+            "loss": event.loss,
+            "round_s": event.seconds,
+            "worker_s": event.worker_s,
+            "wasted_s": event.wasted_s,
+        }
+        | shares
+    )
 
 
 def _need(module: str, extra: str) -> None:

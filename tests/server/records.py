@@ -54,6 +54,7 @@ def round_record(number: int, names: Sequence[str] = ("w1", "w2"), loss: float =
         returned=(TaskId(7), TaskId(3), TaskId(4)),
         divisor=number / 3,
         state_crc32c=2**32 - number,
+        means=(("accuracy", 1.0 - 1.0 / number),),
     )
 
 

@@ -54,6 +54,7 @@ def test_the_document_has_every_field_with_its_value() -> None:
             {"name": "w2", "pace": None, "tasks": 12, "busy_s": 1.2, "mean_task_s": None, "radius_s": None} | data,
         ],
         "metrics": {"accuracy": 0.97, "broken": None},
+        "means": {"accuracy": [1.0 - 1.0 / number for number in range(1, 11)]},
         "loss": [1.0, None, *(1.0 / number for number in range(3, 11))],
         "checkpoint": 8,
         "model": "runs/a/model.safetensors",

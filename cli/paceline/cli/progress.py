@@ -137,7 +137,8 @@ def headline(status: Status, rounds_per_s: float) -> str:
         parts.append(f"{rounds_per_s:.1f} rounds/s")
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
-    parts += [f"{name} {value:.4g}" for name, value in sorted(status["metrics"].items()) if value is not None]
+    for shown in (status.get("means") or {}, status["metrics"]):
+        parts += [f"{name} {value:.4g}" for name, value in sorted(shown.items()) if value is not None]
     return ", ".join(parts)
 
 

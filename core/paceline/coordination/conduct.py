@@ -31,6 +31,7 @@ def valid(state: State, result: TaskResult) -> bool:
         0.0 <= result.seconds < math.inf
         and -math.inf < result.loss_sum < math.inf
         and 0 <= result.samples <= state.settings.most_samples
+        and all(-math.inf < value < math.inf for _, value in result.sums)
     )
 
 

@@ -234,6 +234,7 @@ class RoundRecord:
             where they belong to workers), and those handed out and not applied so far, in workers' hands or not.
         divisor: what the sum was divided by, where that is not the samples.
         state_crc32c: checksum of the version's bytes, as the shell gave it.
+        means: of the job's further sums, by name, over the samples of the tasks that gave them.
     """
 
     round: int
@@ -250,6 +251,7 @@ class RoundRecord:
     returned: tuple[TaskId, ...]
     divisor: float | None = None
     state_crc32c: int | None = None
+    means: tuple[tuple[str, float], ...] = ()
 
 
 class LeaseVerdict(Enum):

@@ -22,6 +22,7 @@ class TaskResult:
         loss_sum: sum of the losses over the samples.
         samples: number of samples (the n of a loss that returns (sum, n)).
         data_s: of the seconds, those in which the worker waited for the task's samples.
+        sums: further sums over the samples, by name.
     """
 
     task: TaskId
@@ -29,6 +30,7 @@ class TaskResult:
     loss_sum: float
     samples: int
     data_s: float = 0.0
+    sums: tuple[tuple[str, float], ...] = ()
 
 
 class TaskFailure(Enum):

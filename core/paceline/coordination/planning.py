@@ -15,6 +15,7 @@ from paceline.coordination.resting import cancel, collect
 from paceline.coordination.rounds import Round
 from paceline.coordination.state import MachineError, State
 from paceline.coordination.working import decide_late
+from paceline.round_sums import mean_name
 
 
 def advance(state: State) -> None:
@@ -83,7 +84,13 @@ def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
         returned=state.returned,
         divisor=current.divisor,
         state_crc32c=event.state_crc32c,
+        means=tuple((mean_name(name), _mean(given)) for name, given in sorted(current.sums.items())),
     )
+
+
+def _mean(given: list[tuple[float, int]]) -> float:
+    # fsum is exact, so it does not depend on the order of arrival.
+    return math.fsum(value for value, _ in given) / max(sum(samples for _, samples in given), 1)
 
 
 def _unused(state: State) -> tuple[TaskId, ...]:

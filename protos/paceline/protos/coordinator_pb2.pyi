@@ -315,7 +315,7 @@ class SegmentInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments", "data_s")
+    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments", "data_s", "sums")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +328,7 @@ class Manifest(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     DATA_S_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
     lease: int
     incarnation: str
     version: int
@@ -340,7 +341,16 @@ class Manifest(_message.Message):
     total_bytes: int
     segments: _containers.RepeatedCompositeFieldContainer[SegmentInfo]
     data_s: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., data_s: _Optional[_Iterable[float]] = ...) -> None: ...
+    sums: _containers.RepeatedCompositeFieldContainer[NamedSums]
+    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., data_s: _Optional[_Iterable[float]] = ..., sums: _Optional[_Iterable[_Union[NamedSums, _Mapping]]] = ...) -> None: ...
+
+class NamedSums(_message.Message):
+    __slots__ = ("name", "sums")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sums: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., sums: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("manifest", "payload", "payload_crc32c")
@@ -475,8 +485,15 @@ class CheckpointResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s")
+    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s", "means")
     class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class MeansEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -506,6 +523,7 @@ class StatusResponse(_message.Message):
     TASKS_PER_ROUND_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    MEANS_FIELD_NUMBER: _ClassVar[int]
     job: str
     policy: str
     state: str
@@ -529,7 +547,8 @@ class StatusResponse(_message.Message):
     tasks_per_round: int
     checkpoint: int
     checkpoint_age_s: float
-    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
+    means: _containers.ScalarMap[str, float]
+    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ..., means: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s", "note", "data_share")

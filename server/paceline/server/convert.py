@@ -16,6 +16,7 @@ from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, T
 from paceline.errors import ProtocolError
 from paceline.layout import ContributionLayout
 from paceline.protos import coordinator_pb2 as pb
+from paceline.round_sums import MOST_SUMS, NAME
 from paceline.settings import WORKER_NAME
 
 INCARNATION = re.compile(r"[0-9a-f]{32}")
@@ -160,12 +161,29 @@ def _results(manifest: pb.Manifest) -> tuple[TaskResult, ...]:
     rows = (manifest.tasks, manifest.seconds, manifest.loss_sums, manifest.samples, waits)
     if len({len(row) for row in rows}) != 1:
         return ()
+    sums = _sums(manifest)
+    if sums is None:
+        return ()
     return tuple(
         TaskResult(
-            task=TaskId(task), seconds=seconds, loss_sum=loss_sum, samples=samples, data_s=_part_of(seconds, data_s)
+            task=TaskId(task),
+            seconds=seconds,
+            loss_sum=loss_sum,
+            samples=samples,
+            data_s=_part_of(seconds, data_s),
+            sums=tuple((name, values[place]) for name, values in sums),
         )
-        for task, seconds, loss_sum, samples, data_s in zip(*rows, strict=True)
+        for place, (task, seconds, loss_sum, samples, data_s) in enumerate(zip(*rows, strict=True))
     )
+
+
+def _sums(manifest: pb.Manifest) -> list[tuple[str, Sequence[float]]] | None:
+    """Read the further sums; None: they are none that a job can give."""
+    if len(manifest.sums) > MOST_SUMS or len({row.name for row in manifest.sums}) != len(manifest.sums):
+        return None
+    if not all(NAME.fullmatch(row.name) and len(row.sums) == len(manifest.tasks) for row in manifest.sums):
+        return None
+    return [(row.name, row.sums) for row in manifest.sums]
 
 
 def _part_of(seconds: float, claimed_s: float) -> float:

@@ -201,6 +201,7 @@ def _round(row: sqlite3.Row) -> RoundRecord:
         returned=parse_ranges(row["returned"]),
         divisor=row["divisor"],
         state_crc32c=row["state_crc32c"],
+        means=tuple(json.loads(row["means"]).items()),
     )
 
 

@@ -12,7 +12,7 @@ from paceline.coordination.effects import Finish, LeaseRecord, RoundRecord, Warn
 from paceline.coordination.events import Hello
 from paceline.server.ranges import format_ranges
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -24,7 +24,7 @@ CREATE TABLE rounds (
     allocation TEXT NOT NULL, reason TEXT NOT NULL, opened_s REAL NOT NULL, seconds REAL NOT NULL,
     worker_s REAL NOT NULL, wasted_s REAL NOT NULL, loss REAL, samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL,
     next_tasks TEXT NOT NULL, returned TEXT NOT NULL, workers TEXT NOT NULL, divisor REAL, state_crc32c INTEGER,
-    void INTEGER);
+    means TEXT NOT NULL, void INTEGER);
 CREATE UNIQUE INDEX rounds_by_number ON rounds (round) WHERE void IS NULL;
 CREATE TABLE leases (
     place INTEGER PRIMARY KEY, life INTEGER NOT NULL, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL,
@@ -78,6 +78,7 @@ def _round(record: RoundRecord, now_s: float, life: int) -> list[Statement]:
         json.dumps([asdict(worker) for worker in record.workers]),
         record.divisor,
         record.state_crc32c,
+        json.dumps(dict(record.means)),
         None,
     )
     return [_insert("rounds", values)]

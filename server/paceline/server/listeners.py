@@ -129,6 +129,7 @@ def _round(record: RoundRecord) -> RoundEvent:
         tasks=record.tasks_used,
         worker_s=wasted_s + sum(worker.used_s for worker in record.workers),
         wasted_s=wasted_s,
+        means=dict(record.means),
         workers=tuple(
             WorkerShare(
                 name=worker.name,

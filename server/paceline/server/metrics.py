@@ -119,6 +119,10 @@ class Metrics(Collector):
         yield GaugeMetricFamily("paceline_version", "Version of the model: updates made.", value=totals.version)
         if totals.losses:
             yield GaugeMetricFamily("paceline_loss", "Mean loss of the latest round.", value=totals.losses[-1])
+        means = GaugeMetricFamily("paceline_round_mean", "The job's further means, latest round.", labels=["name"])
+        for name, value in totals.latest_means.items():
+            means.add_metric([name], value)
+        yield means
         connected = sum(worker.state not in _AWAY for worker in snapshot.workers)
         yield GaugeMetricFamily("paceline_workers_connected", "Workers with an open session.", value=connected)
         yield CounterMetricFamily(

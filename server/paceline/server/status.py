@@ -61,6 +61,7 @@ def status_response(
         workers=[_worker(worker, totals) for worker in snapshot.workers],
         metrics=dict(situation.metrics),
         run_dir=situation.run_dir,
+        means=totals.latest_means,
         tasks_used=totals.sum.used,
         tasks_wasted=totals.sum.wasted,
         worker_s=totals.worker_s,
@@ -111,6 +112,7 @@ def status_to_dict(response: pb.StatusResponse) -> dict[str, Any]:
     """Give the answer as JSON values: the fields of StatusResponse by name, null where not known or not finite."""
     document = _fields(response)
     document["metrics"] = {name: _number(value) for name, value in sorted(response.metrics.items())}
+    document["means"] = {name: _number(value) for name, value in sorted(response.means.items())}
     document["workers"] = [_fields(worker) for worker in response.workers]
     return document
 
@@ -153,6 +155,7 @@ def _headline(response: pb.StatusResponse) -> str:
 
 
 def _sums(response: pb.StatusResponse) -> str:
+    means = "".join(f", {name} {value:.4g}" for name, value in sorted(response.means.items()))
     metrics = "".join(f", {name} {value:.4g}" for name, value in sorted(response.metrics.items()))
     saved = f"; checkpoint of round {response.checkpoint}" if response.checkpoint else ""
     if response.HasField("checkpoint_age_s"):
@@ -160,7 +163,7 @@ def _sums(response: pb.StatusResponse) -> str:
     return (
         f"tasks {response.tasks_used} used, {response.tasks_wasted} wasted; "
         f"worker seconds {response.worker_s:.1f}, of them {response.wasted_worker_s:.1f} wasted; "
-        f"last round {response.last_round_s:.3g} s{metrics}{saved}"
+        f"last round {response.last_round_s:.3g} s{means}{metrics}{saved}"
     )
 
 

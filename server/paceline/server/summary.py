@@ -68,6 +68,7 @@ def summary_document(
         "bytes": {"pulled": traffic.pulled_bytes, "pushed": traffic.pushed_bytes},
         "workers": [_worker(worker, totals) for worker in snapshot.workers],
         "metrics": {name: _number(value) for name, value in ending.metrics.items()},
+        "means": {name: [_number(value) for value in values] for name, values in sorted(totals.means.items())},
         "loss": [_number(loss) for loss in totals.losses],
         "checkpoint": ending.checkpoint,
         "model": None if ending.model is None else str(ending.model),

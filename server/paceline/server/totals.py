@@ -6,6 +6,7 @@ grows by 16 bytes a round (two doubles, for the loss curve and the median) and b
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from paceline.coordination.effects import Effect, LeaseRecord, RefusePush, Round
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.state import NAMES_KEPT
+from paceline.round_sums import MOST_SUMS
 
 # Sums of further names go into one.
 OTHER = "other"
@@ -113,6 +115,7 @@ class Totals:
         rounds: committed; version: of the model, updates made.
         first_opened_s, last_closed_s: when this life's first round was planned and the latest version was made.
         earlier_s: training seconds of earlier lives.
+        means: of the job's further sums by name, by round; NaN where one was not given.
         losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
@@ -126,6 +129,7 @@ class Totals:
     last_closed_s: float = 0.0
     earlier_s: float = 0.0
     losses: array[float] = field(default_factory=lambda: array("d"))
+    means: dict[str, array[float]] = field(default_factory=dict)
     round_s: float = 0.0
     seconds: array[float] = field(default_factory=lambda: array("d"))
     sum: WorkerTotals = field(default_factory=WorkerTotals)
@@ -161,6 +165,7 @@ class Totals:
             "training_s": self.training_s,
             "losses": torch.from_numpy(np.array(self.losses)),
             "seconds": torch.from_numpy(np.array(self.seconds)),
+            "means": {name: torch.from_numpy(np.array(values)) for name, values in self.means.items()},
             "round_s": self.round_s,
             "round_buckets": list(self.round_buckets),
             "workers": {str(name): asdict(sums) for name, sums in self.workers.items()},
@@ -175,6 +180,7 @@ class Totals:
         self.version, self.rounds = state["version"], len(state["losses"])
         self.earlier_s = state["training_s"]
         self.losses, self.seconds = (array("d", state[name].numpy().tobytes()) for name in ("losses", "seconds"))
+        self.means = {name: array("d", values.numpy().tobytes()) for name, values in state["means"].items()}
         self.round_s, self.round_buckets = state["round_s"], list(state["round_buckets"])
         self.workers = {WorkerName(name): WorkerTotals(**sums) for name, sums in state["workers"].items()}
         self.sum = WorkerTotals(**state["sum"])
@@ -183,12 +189,25 @@ class Totals:
         # The checkpoint that this comes from was saved after it was taken.
         self.saves = Saves(version=self.version, saved=state["saves"]["saved"] + 1, failed=state["saves"]["failed"])
 
+    @property
+    def latest_means(self) -> dict[str, float]:
+        """Of the latest round."""
+        return {name: values[-1] for name, values in self.means.items() if math.isfinite(values[-1])}
+
+    def _add_means(self, given: Mapping[str, float]) -> None:
+        for name in given.keys() - self.means.keys():
+            if len(self.means) < MOST_SUMS:
+                self.means[name] = array("d", [math.nan] * len(self.losses))
+        for name, values in self.means.items():
+            values.append(given.get(name, math.nan))
+
     def _add_round(self, record: RoundRecord) -> None:
         self.rounds += 1
         self.version = record.version
         if self.first_opened_s is None:
             self.first_opened_s = record.opened_s
         self.last_closed_s = record.opened_s + record.seconds
+        self._add_means(dict(record.means))
         self.losses.append(record.loss)
         self.seconds.append(record.seconds)
         self.round_s += record.seconds

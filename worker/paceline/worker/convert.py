@@ -76,6 +76,13 @@ def segment_infos(layout: ContributionLayout) -> list[pb.SegmentInfo]:
     return [pb.SegmentInfo(name=s.name, dtype=s.dtype, bytes=s.nbytes) for s in layout.segments]
 
 
+def _sums(results: Sequence[TaskResult]) -> list[pb.NamedSums]:
+    """Write the further sums that all tasks have."""
+    rows = [dict(result.sums) for result in results]
+    names = [name for name in sorted(rows[0]) if all(name in row for row in rows)] if rows else []
+    return [pb.NamedSums(name=name, sums=[row[name] for row in rows]) for name in names]
+
+
 def manifest(lease: HeldLease, incarnation: str, segments: Sequence[pb.SegmentInfo]) -> pb.Manifest:
     """Say what a lease's sum holds: its tasks in ascending order."""
     results = [lease.results[task] for task in sorted(lease.summed)]
@@ -88,6 +95,7 @@ def manifest(lease: HeldLease, incarnation: str, segments: Sequence[pb.SegmentIn
         loss_sums=[result.loss_sum for result in results],
         samples=[result.samples for result in results],
         data_s=[result.data_s for result in results] if any(result.data_s for result in results) else (),
+        sums=_sums(results),
         wasted_s=lease.wasted_s,
         codec=pb.CODEC_IDENTITY,
         total_bytes=sum(segment.bytes for segment in segments),

@@ -158,6 +158,7 @@ class Executor:
             loss_sum=gradient.loss_sum,
             samples=gradient.samples,
             data_s=min(data_s, seconds),
+            sums=tuple(sorted(gradient.sums.items())),
         )
         return FinishedTask(result, gradient)
 
