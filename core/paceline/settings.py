@@ -115,6 +115,7 @@ class RunSettings(SharedSettings):
         checkpoint_every: rounds ("20") or time ("60s") between checkpoints, or "never".
         keep_checkpoints: so many of the newest stay.
         best: metric ("accuracy", "error:min") by which the best version is kept too; None: that of `until`, if any.
+        patience: the run ends after so many evaluations without a better metric, that of `best` or `until`.
         strikes: a worker is put aside for long after so many refused contributions.
         grace_s: when it is told to stop, the present round may take so long to close.
         idle_exit_s: the run is stopped after so long without any worker; None: never.
@@ -162,6 +163,7 @@ class RunSettings(SharedSettings):
     checkpoint_every: str = "60s"
     keep_checkpoints: Count = 2
     best: str | None = None
+    patience: Count | None = None
     strikes: Count = 3
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
@@ -254,6 +256,13 @@ class RunSettings(SharedSettings):
         for name, mean_s in (self.means_s or {}).items():
             if not mean_s > 0:
                 raise ValueError(f"mean of worker {name!r} is {mean_s}: expected seconds per task above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_has_a_metric(self) -> RunSettings:
+        if self.patience is not None and self.best_by() is None:
+            expected = "expected --best METRIC, such as accuracy or error:min"
+            raise ValueError(f"patience is {self.patience}, but no metric is named to wait for: {expected}")
         return self
 
     @model_validator(mode="after")

@@ -67,6 +67,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("epochs", TRAINING, "N", "End after this many passes over the data (1, where no end is given)."),
     _option("until", TRAINING, "GOAL", "End when evaluate() gives it: accuracy>=0.97, or error<=0.1."),
     _option("eval_every", TRAINING, "ROUNDS", "Evaluate every so many rounds; 0: after the last one only."),
+    _option("patience", TRAINING, "N", "End after N evaluations without a better metric, that of --best or --until."),
     _option("seed", TRAINING, "N", "Same seed, same training."),
     _option("sums", TRAINING, "fast|exact", "exact: float64 sums, the same bits whoever computes what."),
     _option("precision", TRAINING, "fp32|bf16", "Of forward and backward; bf16 is autocast."),

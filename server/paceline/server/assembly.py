@@ -24,6 +24,7 @@ from paceline.server.greeting import greeting
 from paceline.server.keeper import BestKeeper
 from paceline.server.listeners import Listeners
 from paceline.server.model import ServerModel
+from paceline.server.patience import Patience
 from paceline.server.preparation import Preparation
 from paceline.server.pushes import Pushes
 from paceline.server.resuming import Resumed
@@ -96,6 +97,7 @@ def assemble(
     pool = StagePool(prepared.stages, settings.progress_s, driver.now)
     pushes = Pushes(model, threads.model, pool, ManifestCheck(prepared.layout), traffic)
     source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
+    patience = _patience(settings)
     parts = Parts(
         driver=driver,
         threads=threads,
@@ -104,12 +106,17 @@ def assemble(
         sessions=Sessions(greeting(settings, prepared), pushes, traffic, gate),
         transfers=Transfers(source, pushes, traffic, gate),
         training=Training(
-            driver, model, threads.model, _evaluations(settings, prepared, run_dir, model, threads), settings.goal()
+            driver,
+            model,
+            threads.model,
+            _evaluations(settings, prepared, run_dir, model, threads),
+            settings.goal(),
+            patience,
         ),
         checkpointing=Checkpointing(
             driver, model, threads.model, threads.checkpoints, _store(settings, resumed, run_dir)
         ),
-        books=Books(settings, run_dir, traffic, driver.snapshot, resumed, listeners),
+        books=Books(settings, run_dir, traffic, driver.snapshot, resumed, listeners, patience),
     )
     parts.checkpointing.connect(parts.books)
     parts.books.metrics.now = driver.now
@@ -146,6 +153,13 @@ def _store(settings: RunSettings, resumed: Resumed | None, run_dir: RunDir) -> C
         # Before the ledger's rows become void: a later one could look usable again when these rounds are done anew.
         store.drop_after(resumed.version)
     return store if saves else None
+
+
+def _patience(settings: RunSettings) -> Patience | None:
+    best_by = settings.best_by()
+    if settings.patience is None or best_by is None:
+        return None
+    return Patience(best_by[0], more=best_by[1], evaluations=settings.patience)
 
 
 def _evaluations(

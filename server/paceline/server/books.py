@@ -29,6 +29,7 @@ from paceline.server.ledger import Ledger
 from paceline.server.listeners import Listeners
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
+from paceline.server.patience import Patience
 from paceline.server.resuming import Resumed
 from paceline.server.rundir import RunDir
 from paceline.server.status import Situation, status_response
@@ -48,6 +49,7 @@ class Books:
         traffic: counted elsewhere, told here.
         resumed: what the run goes on from, None if it begins.
         listeners: callbacks, which hear of it too.
+        patience: what it counts is kept with the books.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Books:
         snapshot: Callable[[], Snapshot],
         resumed: Resumed | None = None,
         listeners: Listeners | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience
         self._listeners = listeners or Listeners(())
         self._settings = settings
         self._run_dir = run_dir
@@ -115,7 +119,8 @@ class Books:
 
     def state(self) -> dict[str, Any]:
         """Give what goes on counting in a later life, for a checkpoint."""
-        return {"totals": self.totals.state(), "traffic": dataclasses.asdict(self._traffic)}
+        patience = {} if self._patience is None else self._patience.state()
+        return {"totals": self.totals.state(), "traffic": dataclasses.asdict(self._traffic), "patience": patience}
 
     def origin(self) -> dict[str, Any]:
         """Say of which life and settings a checkpoint is, and up to which round the ledger must be there; JSON."""
@@ -138,6 +143,8 @@ class Books:
         self.totals.restore(state["totals"])
         for name, count in state["traffic"].items():
             setattr(self._traffic, name, count)
+        if self._patience is not None and state["patience"]:
+            self._patience.restore(state["patience"])
 
     def close(self) -> None:
         """Stop serving metrics and write what the ledger still holds back.

@@ -14,6 +14,7 @@ from paceline.errors import RunFailedError
 from paceline.server.driver import Driver
 from paceline.server.evaluations import EvaluationFault, Evaluations, Goal, goal_is_met
 from paceline.server.model import Image, ServerModel, UpdateFault
+from paceline.server.patience import Patience
 from paceline.server.pushes import Pushes
 from paceline.server.sessions import Sessions
 from paceline.server.transfer import Source
@@ -29,6 +30,7 @@ class Training:
         model, thread: the model, and the thread that alone touches it.
         evaluations: None where the job has none.
         goal: ends the run when a version meets it.
+        patience: ends it when versions become no better.
 
     Attributes:
         version: of the model.
@@ -44,6 +46,7 @@ class Training:
         thread: WorkThread,
         evaluations: Evaluations | None,
         goal: Goal | None,
+        patience: Patience | None = None,
     ) -> None:
         self.version = 0
         self.fault_traceback = ""
@@ -54,6 +57,7 @@ class Training:
         self._thread = thread
         self._evaluations = evaluations
         self._goal = goal
+        self._patience = patience
         self._log = structlog.get_logger()
         if evaluations is not None:
             evaluations.on_metrics = self._measured
@@ -116,17 +120,24 @@ class Training:
     def _measured(self, version: int, metrics: Mapping[str, float]) -> None:
         self._log.info("evaluated", version=version, **{name: round(value, 5) for name, value in metrics.items()})
         self.heard(version, metrics)
-        if self._goal is None:
-            return
         try:
-            met = goal_is_met(self._goal, metrics)
+            reason = self._why_end(version, metrics)
         except RunFailedError as error:
             self._evaluation_failed(EvaluationFault(str(error)))
             return
-        if met:
-            name, relation, bound = self._goal
-            reason = f"version {version} has {name} {metrics[name]:g} {relation} {bound:g}"
+        if reason:
             self._driver.post(StopRequested(reason, reached=True))
+
+    def _why_end(self, version: int, metrics: Mapping[str, float]) -> str:
+        """Say why a run whose version has these metrics ends; empty: it goes on.
+
+        Raises:
+            RunFailedError: evaluate gave no metric of the name that is waited for.
+        """
+        if self._goal is not None and goal_is_met(self._goal, metrics):
+            name, relation, bound = self._goal
+            return f"version {version} has {name} {metrics[name]:g} {relation} {bound:g}"
+        return "" if self._patience is None else self._patience.measured(version, metrics)
 
     def _evaluation_failed(self, fault: EvaluationFault) -> None:
         self.evaluation_fault = fault
