@@ -34,7 +34,8 @@ class ComputeSettings:
 
     Attributes:
         micro_batch: samples per task.
-        micro_steps: slices of a task, each with its own forward and backward; at most micro_batch.
+        micro_steps: slices of a task, each with its own forward and backward; at most micro_batch. "auto": one,
+            and twice as many whenever memory runs out.
         precision: "fp32" computes in the model's own dtype, "bf16" under autocast.
         sums: "fast" or "exact", see layout.contribution_layout.
         partition: parts of the data, see tasks.task_samples.
@@ -45,7 +46,7 @@ class ComputeSettings:
 
     seed: int
     micro_batch: int
-    micro_steps: int = 1
+    micro_steps: int | Literal["auto"] = 1
     precision: Precision = "fp32"
     sums: Sums = "fast"
     partition: int = 0
@@ -53,7 +54,7 @@ class ComputeSettings:
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
             raise SettingsError(f"micro-batch is {self.micro_batch}: expected at least 1 sample per task")
-        if not 1 <= self.micro_steps <= self.micro_batch:
+        if self.micro_steps != "auto" and not 1 <= self.micro_steps <= self.micro_batch:
             expected = f"expected 1 to {self.micro_batch}, the micro-batch"
             raise SettingsError(f"micro-steps is {self.micro_steps}: {expected}")
 
@@ -71,12 +72,14 @@ class TaskGradient:
         loss_sum: sum of the losses over what the job counts.
         samples: number that it counts: the samples, or the n of the job's (sum, n).
         sums: further sums over the same, by name.
+        micro_steps: slices that it was computed in.
     """
 
     task: int
     loss_sum: float
     samples: int
     sums: Mapping[str, float] = field(default_factory=dict)
+    micro_steps: int = 1
 
 
 class TaskRunner:
@@ -87,12 +90,16 @@ class TaskRunner:
         flat: its model; after writing a version into it, call adopt_version.
         dataset: its samples, at least settings.micro_batch.
         settings: as the server said.
+
+    Attributes:
+        micro_steps: slices that tasks are loaded in.
     """
 
     def __init__(self, job: Job, flat: FlatModel, dataset: SampleSource, settings: ComputeSettings) -> None:
         self._job = job
         self._flat = flat
         self._settings = settings
+        self.micro_steps = 1 if settings.micro_steps == "auto" else settings.micro_steps
         self._contribution_layout = contribution_layout(flat.layout, settings.sums)
         self._gradients = [
             torch.zeros(r.numel, dtype=TORCH_DTYPE[r.dtype], device=flat.device) for _, r, _ in flat.trainable()
@@ -115,13 +122,22 @@ class TaskRunner:
         """Keep the buffers that a pull has just written: every task of this version starts from them."""
         self._version_buffers.copy_(self._flat.buffers)
 
-    def load(self, task: int) -> TaskBatch:
+    def load(self, task: int, micro_steps: int | None = None) -> TaskBatch:
         """Load a task's samples and move them to the device.
+
+        Args:
+            task: its id.
+            micro_steps: slices; None: as many as tasks have now.
 
         Raises:
             TaskError: the dataset or the job's collate raised, or memory ran out.
         """
-        return self.fetch(self._loader.load(task, self._settings.micro_steps))
+        return self.fetch(self._loader.load(task, micro_steps or self.micro_steps))
+
+    @property
+    def splits(self) -> bool:
+        """Tell whether the number of slices is this runner's own."""
+        return self._settings.micro_steps == "auto"
 
     def fetch(self, batch: TaskBatch) -> TaskBatch:
         """Move a task that was loaded elsewhere to the device.
@@ -163,8 +179,25 @@ class TaskRunner:
         self._check_finite(batch.task, loss_sum)
         with failures(batch.task, "computing"):
             check_sums(sums)
-        self._current = TaskGradient(batch.task, loss_sum, samples, sums)
+        self._current = TaskGradient(batch.task, loss_sum, samples, sums, len(batch.parts))
         return self._current
+
+    def compute_as_it_fits(
+        self, batch: TaskBatch, should_stop: Callable[[], bool] = lambda: False
+    ) -> TaskGradient | None:
+        """Compute a task; where memory runs out and slices are this runner's own, load it again in more of them.
+
+        Raises:
+            TaskError: see compute and load.
+        """
+        while True:
+            try:
+                return self.compute(batch, should_stop)
+            except TaskError as error:
+                if error.kind != "out-of-memory" or not self._split(batch):
+                    raise
+            # Out here, where nothing holds what the attempt has left in memory.
+            batch = self.load(batch.task)
 
     def accumulate(self, total: ContributionBuffer, gradient: TaskGradient) -> None:
         """Add the current gradient and the buffers it left to a sum.
@@ -197,6 +230,19 @@ class TaskRunner:
         """Wait until the device has done all it was given; before a clock is stopped."""
         if self._flat.device.type == "cuda":
             torch.cuda.synchronize(self._flat.device)
+
+    def _split(self, batch: TaskBatch) -> bool:
+        """Cut tasks into more slices, since memory ran out for this one; False: it cannot be cut any more, or must not.
+
+        Tasks stay what they are, and so does the sum of their gradients but for rounding.
+        """
+        parts = len(batch.parts)
+        if self._settings.micro_steps != "auto" or parts >= self._settings.micro_batch:
+            return False
+        self.micro_steps = max(self.micro_steps, min(2 * parts, self._settings.micro_batch))
+        if self._flat.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def _list_sources(self) -> list[tuple[Rule, bool, torch.Tensor]]:
         """Say for each segment of a contribution: its rule, whether samples weigh it, the flat tensor it comes from."""

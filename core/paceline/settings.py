@@ -72,6 +72,7 @@ class SharedSettings(_Settings):
     """What server and workers must agree on; said once, to the server.
 
     Attributes:
+        micro_steps: slices of a task; "auto": as few as each worker's memory takes, found by trying.
         threads: torch threads of every worker's CPU computing: other counts may round differently.
         heartbeat_s: a worker that has nothing to say says so this often.
         inline_bytes: states and contributions up to this size travel inside session messages.
@@ -80,7 +81,7 @@ class SharedSettings(_Settings):
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     micro_batch: Count = 32
-    micro_steps: Count = 1
+    micro_steps: Count | Literal["auto"] = 1
     sums: Literal["fast", "exact"] = "fast"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: Count = 1
@@ -90,7 +91,13 @@ class SharedSettings(_Settings):
 
     @model_validator(mode="after")
     def _micro_steps_fit(self) -> SharedSettings:
-        if self.micro_steps > self.micro_batch:
+        if self.micro_steps == "auto":
+            if self.sums == "exact":
+                raise ValueError(
+                    "micro-steps is 'auto' with exact sums: a task cut by a worker's memory has other bits on each, "
+                    f"expected a number, 1 to {self.micro_batch}"
+                )
+        elif self.micro_steps > self.micro_batch:
             raise ValueError(f"micro-steps is {self.micro_steps}: expected 1 to {self.micro_batch}, the micro-batch")
         return self
 

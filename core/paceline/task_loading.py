@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from paceline.errors import TaskError
 from paceline.job import Batch, Job, SampleSource, overrides
@@ -27,6 +29,10 @@ class TaskBatch:
     task: int
     parts: tuple[Batch, ...]
     sizes: tuple[int, ...]
+
+    def pin_memory(self) -> TaskBatch:
+        """Move its tensors to where a CUDA device fetches them by itself; torch's DataLoader calls it."""
+        return dataclasses.replace(self, parts=tuple(pin_memory(part) for part in self.parts))  # type: ignore[no-untyped-call]  # torch's own
 
 
 class TaskLoader:
@@ -80,13 +86,23 @@ def on_device(batch: TaskBatch, device: torch.device) -> TaskBatch:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move all tensors of a batch, in tuples, lists and dicts too, to a device; leave the rest as it is."""
+    """Move all tensors of a batch, in tuples, lists, dicts and dataclasses too, to a device; leave the rest as it is.
+
+    Pinned ones are copied while the device computes.
+    """
     if device.type == "cpu":
         return batch
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=batch.is_pinned())
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     if hasattr(batch, "to"):
         return batch.to(device)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        moved = copy.copy(batch)
+        for field in dataclasses.fields(batch):
+            object.__setattr__(moved, field.name, to_device(getattr(batch, field.name), device))
+        return moved
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to_device(value, device) for value in batch))
     if isinstance(batch, list | tuple):

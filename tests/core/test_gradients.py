@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -279,3 +280,18 @@ def test_batches_move_with_their_containers() -> None:
 def test_impossible_settings_are_refused(micro_batch: int, micro_steps: int) -> None:
     with pytest.raises(SettingsError, match="expected"):
         ComputeSettings(seed=1, micro_batch=micro_batch, micro_steps=micro_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    inputs: torch.Tensor
+    names: list[str]
+    more: dict[str, torch.Tensor]
+
+
+def test_dataclasses_move_with_what_is_in_them() -> None:
+    batch = Labelled(torch.ones(2), ["a"], {"x": torch.zeros(1)})
+    moved = to_device(batch, torch.device("meta"))
+    assert isinstance(moved, Labelled)
+    assert (moved.inputs.device.type, moved.more["x"].device.type, moved.names) == ("meta", "meta", ["a"])
+    assert batch.inputs.device.type == "cpu"

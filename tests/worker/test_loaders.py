@@ -21,6 +21,7 @@ from tests.worker.loader_jobs import BAD, SAMPLES, Labelled
 
 JOBS = "tests/worker/loader_jobs.py"
 SHARED = SharedSettings(seed=5, micro_batch=4, micro_steps=2)
+SLICES = 2
 LIMIT_S = 60.0
 
 
@@ -30,7 +31,7 @@ def source(job: str, shared: SharedSettings = SHARED) -> LoaderSource:
 
 @contextlib.contextmanager
 def loading(job: str, count: int = 2, limit_s: float = LIMIT_S) -> Iterator[Loaders]:
-    loaders = Loaders(source(job), count, limit_s=limit_s, pin_memory=False, micro_steps=SHARED.micro_steps)
+    loaders = Loaders(source(job), count, limit_s=limit_s, pin_memory=False, micro_steps=SLICES)
     try:
         yield loaders
     finally:

@@ -46,4 +46,6 @@ def _expected(schema: dict[str, Any], value: object) -> str:
         if key in wanted
     ]
     kind = _KINDS.get(wanted.get("type", ""), "another value")
-    return f"{kind}, {' and '.join(bounds)}" if bounds else kind
+    words = [f"{kind}, {' and '.join(bounds)}" if bounds else kind]
+    words += [part["const"] for part in choices[1:] if "const" in part]
+    return " or ".join(words)

@@ -62,7 +62,8 @@ OPTIONS: tuple[Option, ...] = (
     # ---- training
     _option("tasks", TRAINING, "B", "Tasks per round. A task is one micro-batch; a round makes one model update."),
     _option("micro_batch", TRAINING, "N", "Samples per task."),
-    _option("micro_steps", TRAINING, "N", "Compute a task in this many slices, to save memory."),
+    _option("micro_steps", TRAINING, "N|auto", "Compute a task in this many slices, to save memory; auto: as few as "
+            "each worker's memory takes."),
     _option("rounds", TRAINING, "N", "End after this many rounds. Of rounds, epochs and until, the first that comes."),
     _option("epochs", TRAINING, "N", "End after this many passes over the data (1, where no end is given)."),
     _option("until", TRAINING, "GOAL", "End when evaluate() gives it: accuracy>=0.97, or error<=0.1."),

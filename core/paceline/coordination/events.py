@@ -23,6 +23,7 @@ class TaskResult:
         samples: number of samples (the n of a loss that returns (sum, n)).
         data_s: of the seconds, those in which the worker waited for the task's samples.
         sums: further sums over the samples, by name.
+        micro_steps: slices that the task was computed in; 0: as many as the settings say.
     """
 
     task: TaskId
@@ -31,6 +32,7 @@ class TaskResult:
     samples: int
     data_s: float = 0.0
     sums: tuple[tuple[str, float], ...] = ()
+    micro_steps: int = 0
 
 
 class TaskFailure(Enum):

@@ -315,7 +315,7 @@ class SegmentInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments", "data_s", "sums")
+    __slots__ = ("lease", "incarnation", "version", "tasks", "seconds", "loss_sums", "samples", "wasted_s", "codec", "total_bytes", "segments", "data_s", "sums", "micro_steps")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -329,6 +329,7 @@ class Manifest(_message.Message):
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     DATA_S_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_STEPS_FIELD_NUMBER: _ClassVar[int]
     lease: int
     incarnation: str
     version: int
@@ -342,7 +343,8 @@ class Manifest(_message.Message):
     segments: _containers.RepeatedCompositeFieldContainer[SegmentInfo]
     data_s: _containers.RepeatedScalarFieldContainer[float]
     sums: _containers.RepeatedCompositeFieldContainer[NamedSums]
-    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., data_s: _Optional[_Iterable[float]] = ..., sums: _Optional[_Iterable[_Union[NamedSums, _Mapping]]] = ...) -> None: ...
+    micro_steps: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lease: _Optional[int] = ..., incarnation: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ..., loss_sums: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., wasted_s: _Optional[float] = ..., codec: _Optional[_Union[Codec, str]] = ..., total_bytes: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., data_s: _Optional[_Iterable[float]] = ..., sums: _Optional[_Iterable[_Union[NamedSums, _Mapping]]] = ..., micro_steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class NamedSums(_message.Message):
     __slots__ = ("name", "sums")

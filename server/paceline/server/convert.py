@@ -158,7 +158,8 @@ def one_line(text: str) -> str:
 
 def _results(manifest: pb.Manifest) -> tuple[TaskResult, ...]:
     waits = manifest.data_s or [0.0] * len(manifest.tasks)
-    rows = (manifest.tasks, manifest.seconds, manifest.loss_sums, manifest.samples, waits)
+    slices = manifest.micro_steps or [0] * len(manifest.tasks)
+    rows = (manifest.tasks, manifest.seconds, manifest.loss_sums, manifest.samples, waits, slices)
     if len({len(row) for row in rows}) != 1:
         return ()
     sums = _sums(manifest)
@@ -172,8 +173,9 @@ def _results(manifest: pb.Manifest) -> tuple[TaskResult, ...]:
             samples=samples,
             data_s=_part_of(seconds, data_s),
             sums=tuple((name, values[place]) for name, values in sums),
+            micro_steps=micro_steps,
         )
-        for place, (task, seconds, loss_sum, samples, data_s) in enumerate(zip(*rows, strict=True))
+        for place, (task, seconds, loss_sum, samples, data_s, micro_steps) in enumerate(zip(*rows, strict=True))
     )
 
 

@@ -208,6 +208,7 @@ def _round(row: sqlite3.Row) -> RoundRecord:
 def _lease(row: sqlite3.Row) -> LeaseRecord:
     kept = parse_ranges(row["kept"])
     columns: list[list[Any]] = [json.loads(row[name]) for name in ("task_seconds", "loss_sums", "samples")]
+    columns.append([0] * len(kept) if row["micro_steps"] is None else json.loads(row["micro_steps"]))
     return LeaseRecord(
         lease=LeaseId(row["lease"]),
         worker=WorkerName(row["worker"]),
@@ -218,8 +219,8 @@ def _lease(row: sqlite3.Row) -> LeaseRecord:
         kept=kept,
         dropped=parse_ranges(row["dropped"]),
         results=tuple(
-            TaskResult(task=task, seconds=seconds, loss_sum=loss_sum, samples=samples)
-            for task, seconds, loss_sum, samples in zip(kept, *columns, strict=True)
+            TaskResult(task=task, seconds=seconds, loss_sum=loss_sum, samples=samples, micro_steps=micro_steps)
+            for task, seconds, loss_sum, samples, micro_steps in zip(kept, *columns, strict=True)
         ),
         seconds=row["seconds"],
         wasted_s=row["wasted_s"],

@@ -30,8 +30,8 @@ CREATE TABLE leases (
     place INTEGER PRIMARY KEY, life INTEGER NOT NULL, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL,
     incarnation TEXT NOT NULL, round INTEGER NOT NULL, version INTEGER NOT NULL, granted TEXT NOT NULL,
     kept TEXT NOT NULL, dropped TEXT NOT NULL, task_seconds TEXT NOT NULL, loss_sums TEXT NOT NULL,
-    samples TEXT NOT NULL, seconds REAL NOT NULL, wasted_s REAL NOT NULL, weight REAL NOT NULL, verdict TEXT NOT NULL,
-    void INTEGER);
+    samples TEXT NOT NULL, micro_steps TEXT, seconds REAL NOT NULL, wasted_s REAL NOT NULL, weight REAL NOT NULL,
+    verdict TEXT NOT NULL, void INTEGER);
 CREATE INDEX leases_by_round ON leases (round) WHERE void IS NULL;
 CREATE TABLE workers (
     life INTEGER NOT NULL, name TEXT NOT NULL, incarnation TEXT NOT NULL, device TEXT, address TEXT, pace REAL,
@@ -99,6 +99,7 @@ def _lease(record: LeaseRecord, now_s: float, life: int) -> list[Statement]:
         json.dumps([result.seconds for result in record.results]),
         json.dumps([result.loss_sum for result in record.results]),
         json.dumps([result.samples for result in record.results]),
+        _micro_steps(record),
         record.seconds,
         record.wasted_s,
         record.weight,
@@ -106,6 +107,11 @@ def _lease(record: LeaseRecord, now_s: float, life: int) -> list[Statement]:
         None,
     )
     return [_insert("leases", values)]
+
+
+def _micro_steps(record: LeaseRecord) -> str | None:
+    steps = [result.micro_steps for result in record.results]
+    return json.dumps(steps) if any(steps) else None
 
 
 def _hello(hello: Hello, now_s: float, life: int) -> list[Statement]:

@@ -175,7 +175,7 @@ class Replay:
     def _compute(self, lease: LeaseRecord, result: TaskResult) -> TaskGradient | None:
         """Compute a task and compare it with its record; None if that was not possible."""
         try:
-            gradient = self._runner.compute(self._runner.load(result.task))
+            gradient = self._runner.compute(self._runner.load(result.task, result.micro_steps or None))
         except TaskError as error:
             self._stop(f"{error} ({lease.worker} managed it in the run)", error.traceback_text)
             return None

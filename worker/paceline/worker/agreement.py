@@ -92,7 +92,7 @@ def warm_up(runner: TaskRunner) -> WarmUp:
         begun = monotonic()
         batch = runner.load(0)
         loaded = monotonic()
-        runner.compute(batch)
+        runner.compute_as_it_fits(batch)
         runner.synchronize()
     except (TaskError, SystemExit) as error:
         return WarmUp(str(error))

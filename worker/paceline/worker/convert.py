@@ -96,6 +96,7 @@ def manifest(lease: HeldLease, incarnation: str, segments: Sequence[pb.SegmentIn
         samples=[result.samples for result in results],
         data_s=[result.data_s for result in results] if any(result.data_s for result in results) else (),
         sums=_sums(results),
+        micro_steps=[result.micro_steps for result in results] if any(result.micro_steps for result in results) else (),
         wasted_s=lease.wasted_s,
         codec=pb.CODEC_IDENTITY,
         total_bytes=sum(segment.bytes for segment in segments),

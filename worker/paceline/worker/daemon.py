@@ -163,6 +163,8 @@ class Worker:
             timing = warm_up(built.runner)
             if timing.trouble is not None:
                 self._say(f"the first task failed, and may fail again: {timing.trouble}")
+            if built.runner.micro_steps > 1 and built.runner.splits:
+                self._say(f"tasks are computed in {built.runner.micro_steps} slices, as memory allows")
             self._samples.begin(built, timing)
         self._desk.say_ready(terms, here)
         self._say(f"joined {self._settings.server} as {self._name} (job {terms.welcome.job}, {self._device})")

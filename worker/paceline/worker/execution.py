@@ -159,6 +159,7 @@ class Executor:
             samples=gradient.samples,
             data_s=min(data_s, seconds),
             sums=tuple(sorted(gradient.sums.items())),
+            micro_steps=gradient.micro_steps if self._runner.splits else 0,
         )
         return FinishedTask(result, gradient)
 
@@ -169,7 +170,7 @@ class Executor:
             self._worked()
             return not wanted() or monotonic() > until
 
-        gradient = self._runner.compute(batch, should_stop)
+        gradient = self._runner.compute_as_it_fits(batch, should_stop)
         self._runner.synchronize()
         return gradient
 

@@ -48,6 +48,9 @@ class Loaders:
         limit_s: a task that is not loaded within this time fails.
         pin_memory: batches are moved to where a CUDA device can fetch them while it computes.
         micro_steps: slices per task.
+
+    Attributes:
+        micro_steps: the same, which may change; what is on its way by then comes as it was asked for.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Loaders:
         self._count = count
         self._limit_s = limit_s
         self._pin_memory = pin_memory
-        self._micro_steps = micro_steps
+        self.micro_steps = micro_steps
         self._changed = threading.Condition()
         self._wanted: list[int] = []
         self._taking: int | None = None
@@ -229,7 +232,7 @@ class Loaders:
             if not self._requested:
                 self._since = monotonic()
             self._requested.append(task)
-            return Request(task, self._micro_steps)
+            return Request(task, self.micro_steps)
 
     def _deliver(self, loaded: Loaded) -> None:
         with self._changed:

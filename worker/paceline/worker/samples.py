@@ -78,7 +78,7 @@ class Samples:
             count,
             limit_s=self._settings.loader_limit_s + _START_S + 2.0 * built.opening_s,
             pin_memory=self._device.type == "cuda",
-            micro_steps=built.shared.micro_steps,
+            micro_steps=built.runner.micro_steps,
         )
 
     def want(self, tasks: Sequence[int]) -> None:
@@ -96,6 +96,7 @@ class Samples:
         assert self._built is not None
         runner = self._built.runner
         if self._loaders is not None:
+            self._loaders.micro_steps = runner.micro_steps
             try:
                 batch = self._loaders.take(task, wanted, self._worked)
             except LoadersError as error:
