@@ -18,7 +18,6 @@ from types import ModuleType
 
 import torch
 
-from paceline.callbacks import Callback
 from paceline.errors import JobImportError, PacelineError, UsageError
 from paceline.job import Job, SampleSource
 from paceline.seeding import seed_everything
@@ -50,29 +49,6 @@ def load_job(spec: str, data: Path | str | None = None) -> Job:
         if not job.data.exists():
             raise UsageError(f"data is {str(data)!r}: expected a folder (or file) of this machine")
     return job
-
-
-def load_callback(spec: str) -> Callback:
-    """Import a Callback class and make one.
-
-    Args:
-        spec: ``path/file.py:Class`` or ``pkg.mod:Class``.
-
-    Raises:
-        UsageError: no such file, module or class, or no Callback.
-        JobImportError: the file itself, or the class's constructor, raised.
-    """
-    source, _, name = spec.rpartition(":")
-    if not source or not name.isidentifier():
-        raise UsageError(
-            f"callback {spec!r} does not name a class: expected path/file.py:Class or package.module:Class"
-        )
-    module = _import_file(Path(source), spec) if _is_path(source) else _import_module(source, spec)
-    found = getattr(module, name, None)
-    if not isinstance(found, type) or not issubclass(found, Callback):
-        raise UsageError(f"callback {spec!r} is no Callback: expected a subclass of paceline.callbacks.Callback")
-    with users_code(f"{name}()"):
-        return found()
 
 
 def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> SampleSource:

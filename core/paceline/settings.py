@@ -29,9 +29,6 @@ GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[e
 
 BEST = re.compile(r"[A-Za-z_][\w-]*(:(min|max))?")
 
-# See loggers.LOGGERS, which is not imported for them.
-LOGGER_NAMES = ("csv", "tensorboard", "wandb", "mlflow")
-
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -129,8 +126,6 @@ class RunSettings(SharedSettings):
         tokens: file of those who may join, see and rule; None: everybody may join and see.
         metrics_host: metrics are served there, to everybody who can reach it.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
-        log: loggers, see loggers.LOGGERS.
-        callbacks: `path/file.py:Class` or `pkg.mod:Class` of each callback.
     """
 
     job: str
@@ -175,8 +170,6 @@ class RunSettings(SharedSettings):
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
-    log: tuple[str, ...] = ()
-    callbacks: tuple[str, ...] = ()
 
     @field_validator("bind")
     @classmethod
@@ -219,14 +212,6 @@ class RunSettings(SharedSettings):
     @classmethod
     def _interval_parses(cls, value: str) -> str:
         _as_value_error(parse_interval, value)
-        return value
-
-    @field_validator("log")
-    @classmethod
-    def _loggers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in LOGGER_NAMES:
-                raise ValueError(f"log is {name!r}: expected one of {', '.join(LOGGER_NAMES)}")
         return value
 
     @field_validator("best")

@@ -219,21 +219,6 @@ def _replay(
     return replay_and_report(ReplayCommand(run=run, job=job, data=data, device=device, json_file=json_file))
 
 
-@app.command("export", epilog="Examples:\n\n  [bold]paceline export runs/a --to model[/bold]")
-def _export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.", show_default=False)],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
-    job: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="Its job. [dim](default: as in the run)[/dim]")
-    ] = None,
-) -> int:
-    """Write the model of a run in Hugging Face's layout, for from_pretrained(), if it is such a model."""
-    from paceline.cli.run_models import export
-
-    typer.echo(f"model {export(run, to, job)}")
-    return 0
-
-
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )

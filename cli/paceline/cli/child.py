@@ -4,8 +4,7 @@ A child never outlives its parent: on Linux the kernel ends it when the parent i
 session of its own, so that a Ctrl-C of the terminal reaches the parent alone, which then ends all in order.
 
 A server reports to its parent, one JSON document a line, through the descriptor that it is given:
-``{"started": {address, run_dir, notes}}``, then, if it was asked for, ``{"event": ...}`` for each event of the run (see
-paceline.callbacks), then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
+``{"started": {address, run_dir, notes}}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
 ``{"error": {message, exit_code, traceback}}``.
 """
 
@@ -16,7 +15,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +49,6 @@ def _end_with(parent: int, death_signal: signal.Signals) -> None:
 
 def _serve(reports_to: int) -> int:
     # All imports of weight come before the settings are waited for: they are what a start takes its time for.
-    from paceline.cli.event_reports import EventReporter
     from paceline.server import Started, run_server
     from paceline.server.log import configure_logging
 
@@ -59,24 +56,18 @@ def _serve(reports_to: int) -> int:
     # The parent shows how the run goes; what it cannot see are warnings and errors.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
 
-    # Events come from a thread of their own.
-    lock, reports = threading.Lock(), os.fdopen(reports_to, "w", encoding="utf-8")
-
     def report(kind: str, content: object) -> None:
-        with lock:
-            reports.write(json.dumps({kind: content}) + "\n")
-            reports.flush()
+        os.write(reports_to, (json.dumps({kind: content}) + "\n").encode())
 
     try:
         told = json.loads(sys.stdin.readline())
         settings = RunSettings.model_validate(told["settings"])
         resume = None if told["resume"] is None else Path(told["resume"])
-        callbacks = [EventReporter(report)] if told["events"] else []
 
         def started(what: Started) -> None:
             report("started", {"address": what.address, "run_dir": str(what.run_dir), "notes": what.notes})
 
-        result = run_server(settings, resume, on_started=started, callbacks=callbacks)
+        result = run_server(settings, resume, on_started=started)
     except PacelineError as error:
         ours = "".join(traceback.format_exception(error)) if error.exit_code == PacelineError.exit_code else ""
         users = error.traceback_text if isinstance(error, JobImportError) else ours

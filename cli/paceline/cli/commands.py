@@ -35,11 +35,6 @@ class ServerCommand(RunSettings):
         name = str(info.field_name).removesuffix("_s").replace("_", "-")
         return None if value == "never" and name == "idle-exit" else parse_duration(value, name)
 
-    @field_validator("log", "callbacks", mode="before")
-    @classmethod
-    def _lists_parse(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
     @field_validator("checkpoint_every", mode="before")
     @classmethod
     def _interval_is_text(cls, value: object) -> str:

@@ -11,9 +11,8 @@ import queue
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from paceline.callbacks import Callback, EndEvent
 from paceline.cli.commands import RunCommand
-from paceline.cli.event_reports import Dispatcher
 from paceline.cli.exit_codes import of_run
 from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.processes import Child, Report, describe_exit
@@ -43,8 +40,6 @@ from paceline.errors import (
     UsageError,
 )
 
-# What the workers of a run are told, and their number.
-OF_WORKERS = {"workers", "pace", "delay", "delay_seed", "loaders", "loader_limit_s"}
 LOOPBACK = "127.0.0.1:0"
 POLL_S = 0.1
 # A server that did not answer is asked again after this.
@@ -118,18 +113,15 @@ def last_lines(end: RunEnd) -> list[str]:
     return lines
 
 
-def run_locally(command: RunCommand, progress: Progress, callbacks: Sequence[Callback] = ()) -> RunEnd:
+def run_locally(command: RunCommand, progress: Progress) -> RunEnd:
     """Run a job with local workers to its end; no process outlives the call.
-
-    Args:
-        callbacks: hear of the run, in a thread of this process.
 
     Raises:
         PacelineError: the run could not start, or its server broke down.
     """
     try:
         with _Signals() as signals:
-            return _LocalRun(command, progress, signals, callbacks).run()
+            return _LocalRun(command, progress, signals).run()
     finally:
         progress.close()
 
@@ -142,10 +134,7 @@ class _Signals:
         self.last = 0
 
     def __enter__(self) -> _Signals:
-        self._before: dict[int, Any] = {}
-        # Python gives signals to its main thread alone; called from another one, its owner hears of them.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,10 +147,7 @@ class _Signals:
 
 
 class _LocalRun:
-    def __init__(
-        self, command: RunCommand, progress: Progress, signals: _Signals, callbacks: Sequence[Callback]
-    ) -> None:
-        self._dispatcher = Dispatcher(callbacks, progress.note) if callbacks else None
+    def __init__(self, command: RunCommand, progress: Progress, signals: _Signals) -> None:
         self._command = command
         self._progress = progress
         self._signals = signals
@@ -177,11 +163,7 @@ class _LocalRun:
         settings = self._command.run_settings(**alone, min_workers=self._command.workers)
         with self._children() as (server, workers):
             resume = self._command.resume
-            told = {
-                "settings": settings.model_dump(mode="json"),
-                "resume": None if resume is None else str(resume),
-                "events": self._dispatcher is not None,
-            }
+            told = {"settings": settings.model_dump(mode="json"), "resume": None if resume is None else str(resume)}
             server.tell(json.dumps(told))
             address = self._wait_for_start(server)
             self._progress.note(f"server at {address}; look at it with: paceline status {address}")
@@ -193,8 +175,6 @@ class _LocalRun:
         if self._gave_up:
             outcome, reason = "failed", self._gave_up
         summary = {**ended["summary"], "outcome": outcome, "reason": reason}
-        if self._dispatcher is not None:
-            self._dispatcher.end(EndEvent(outcome, reason, summary))
         stopped_by = self._signals.last if outcome == "stopped" else 0
         return RunEnd(outcome, reason, summary, Path(ended["run_dir"]), stopped_by, ended["try_again"])
 
@@ -202,8 +182,7 @@ class _LocalRun:
     def _children(self) -> Iterator[tuple[Child, list[Child]]]:
         children: list[Child] = []
         try:
-            take = self._dispatcher.take if self._dispatcher is not None else None
-            server = Child("server", "server", self._progress.note, take)
+            server = Child("server", "server", self._progress.note)
             children.append(server)
             for name in self._command.worker_names():
                 child = Child("worker", name, partial(self._pass_on, name))
@@ -235,7 +214,7 @@ class _LocalRun:
         """Keep what the workers are told, so that --resume need not be told again."""
         from paceline.server.rundir import WORKERS, write_whole
 
-        own = self._command.model_dump(mode="json", include=OF_WORKERS)
+        own = self._command.model_dump(mode="json", include={"workers", "pace", "delay", "delay_seed"})
         try:
             write_whole(run_dir / WORKERS, json.dumps(own, indent=2) + "\n")
         except OSError as error:

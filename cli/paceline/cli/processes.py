@@ -26,16 +26,9 @@ class Child:
         role: what it is.
         name: how lines about it begin.
         heard: is given each line of its standard output, and a server's standard error (on a thread of the child's).
-        happened: is given each event that it reports (on such a thread too); None: it was not asked for any.
     """
 
-    def __init__(
-        self,
-        role: Role,
-        name: str,
-        heard: Callable[[str], None],
-        happened: Callable[[dict[str, Any]], None] | None = None,
-    ) -> None:
+    def __init__(self, role: Role, name: str, heard: Callable[[str], None]) -> None:
         self.name = name
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         # What a worker said on standard error: shown when it ends badly, since N workers say the same thing N times.
@@ -56,17 +49,9 @@ class Child:
             )
         finally:
             os.close(theirs)
-        self._happened = happened
-        self._listen(os.fdopen(ours, encoding="utf-8"), self._take_report)
+        self._listen(os.fdopen(ours, encoding="utf-8"), lambda line: self.reports.put(json.loads(line)))
         self._listen(self._process.stdout, heard)
         self._listen(self._process.stderr, heard if role == "server" else self._tail.append)
-
-    def _take_report(self, line: str) -> None:
-        report = json.loads(line)
-        if "event" in report and self._happened is not None:
-            self._happened(report["event"])
-        else:
-            self.reports.put(report)
 
     @property
     def pid(self) -> int:

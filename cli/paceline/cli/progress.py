@@ -48,21 +48,6 @@ def make_progress(console: Console, title: str = "") -> Progress:
     return LiveProgress(console, title) if console.is_terminal else LineProgress(console, title)
 
 
-class Quiet:
-    """Shows nothing."""
-
-    every_s = LINE_EVERY_S
-
-    def note(self, line: str) -> None:
-        """See Progress."""
-
-    def show(self, status: Status, picture: RenderableType) -> None:
-        """See Progress."""
-
-    def close(self) -> None:
-        """See Progress."""
-
-
 class LineProgress:
     """Plain lines: for files, pipes and logs."""
 

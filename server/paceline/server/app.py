@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from paceline.callbacks import Callback, RunInfo
 from paceline.coordination.effects import Finish, Outcome
 from paceline.coordination.events import StopRequested
 from paceline.errors import PacelineError
-from paceline.loading import load_callback
-from paceline.loggers import make_loggers
 from paceline.protos import coordinator_pb2 as pb
 from paceline.server.address import check_listening, parse_bind
 from paceline.server.announcing import announce
@@ -29,7 +26,6 @@ from paceline.server.convert import OUTCOMES
 from paceline.server.endpoint import Endpoint
 from paceline.server.gate import Gate
 from paceline.server.greeting import message_bytes
-from paceline.server.listeners import Listeners
 from paceline.server.operations import Administration, RunOperations
 from paceline.server.preparation import Preparation, prepare
 from paceline.server.resuming import Resumed, take_up
@@ -94,20 +90,12 @@ class Server:
         settings: everything it is told.
         preparation: what `prepare(settings)` gave.
         resumed: what it goes on from, which `preparation` was brought to; None: the run begins.
-        callbacks: hear of the run.
 
     Attributes:
         address: where it really listens; known after start.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        preparation: Preparation,
-        resumed: Resumed | None = None,
-        callbacks: Sequence[Callback] = (),
-    ) -> None:
-        self._listeners = Listeners(callbacks)
+    def __init__(self, settings: RunSettings, preparation: Preparation, resumed: Resumed | None = None) -> None:
         self._settings = settings
         self._resumed = resumed
         self._notes = () if resumed is None else resumed.notes
@@ -132,7 +120,7 @@ class Server:
         resumed = self._resumed
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
-            self._parts = parts = assemble(settings, prepared, resumed, self._run_dir, self._gate, self._listeners)
+            self._parts = parts = assemble(settings, prepared, resumed, self._run_dir, self._gate)
             parts.driver.final = self._explain
             parts.books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
@@ -147,10 +135,6 @@ class Server:
         await self._endpoint.start(parts.sessions.handle, parts.transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())
         announce(settings, self.address, self._tls, self._run_dir.path, self._notes)
-        told = settings.model_dump(mode="json")
-        self._listeners.start(
-            RunInfo(self._run_dir.path, settings.job, told, 0 if resumed is None else resumed.version)
-        )
         self._parts.driver.begin()
         if resumed is not None and prepared.rounds is not None and resumed.version >= prepared.rounds:
             self._parts.driver.post(StopRequested(f"{resumed.version} rounds are done", reached=True))
@@ -209,7 +193,6 @@ class Server:
                 fingerprint=fingerprint,
             )
         )
-        self._listeners.end(finish.outcome.value, finish.reason, summary)
         await self._take_down()
         if fault is not None:
             raise fault
@@ -280,31 +263,28 @@ class Server:
         await threads.model.close()
         await threads.checkpoints.close()
         self._parts.books.close()
-        await asyncio.to_thread(self._listeners.close)
         # An evaluation whose result is wanted has ended; one that goes on must not hold up a Ctrl-C.
         await threads.evaluation.close(EVALUATION_LIMIT_S)
         self._run_dir.release()
 
 
-def make_server(settings: RunSettings, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Server:
+def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
     """Prepare a run, or what goes on with one; may take long, since it loads the data.
 
     Args:
         resume: directory of the run to go on with.
-        callbacks: hear of it, besides those that the settings name.
 
     Raises:
         NothingToResume: that run is done.
         UsageError, SettingsError, CheckpointError: it cannot be; nothing was started.
     """
     check_listening(settings)
-    heard = [*callbacks, *make_loggers(settings.log), *map(load_callback, settings.callbacks)]
     if resume is None:
-        return Server(settings, prepare(settings), None, heard)
+        return Server(settings, prepare(settings))
     earlier = take_up(resume, settings)
     try:
         prepared = prepare(earlier.to_build(settings))
-        return Server(settings, prepared, earlier.resume(settings, prepared), heard)
+        return Server(settings, prepared, earlier.resume(settings, prepared))
     except BaseException:
         earlier.run_dir.release()
         raise

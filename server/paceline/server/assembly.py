@@ -22,7 +22,6 @@ from paceline.server.evaluations import Evaluations
 from paceline.server.gate import Gate
 from paceline.server.greeting import greeting
 from paceline.server.keeper import BestKeeper
-from paceline.server.listeners import Listeners
 from paceline.server.model import ServerModel
 from paceline.server.patience import Patience
 from paceline.server.preparation import Preparation
@@ -67,18 +66,12 @@ class Parts:
 
 
 def assemble(
-    settings: RunSettings,
-    prepared: Preparation,
-    resumed: Resumed | None,
-    run_dir: RunDir,
-    gate: Gate,
-    listeners: Listeners,
+    settings: RunSettings, prepared: Preparation, resumed: Resumed | None, run_dir: RunDir, gate: Gate
 ) -> Parts:
     """Make all parts and tell them of one another.
 
     Args:
         resumed: what the run goes on from, None if it begins.
-        listeners: hear of rounds, workers and evaluations.
 
     Raises:
         CheckpointError: checkpoints cannot be written into the run directory.
@@ -116,14 +109,13 @@ def assemble(
         checkpointing=Checkpointing(
             driver, model, threads.model, threads.checkpoints, _store(settings, resumed, run_dir)
         ),
-        books=Books(settings, run_dir, traffic, driver.snapshot, resumed, listeners, patience),
+        books=Books(settings, run_dir, traffic, driver.snapshot, resumed, patience),
     )
     parts.checkpointing.connect(parts.books)
     parts.books.metrics.now = driver.now
     for part in (pushes, parts.sessions, parts.transfers):
         part.connect(driver.post)
     driver.connect(_actions(parts, pushes), parts.books)
-    parts.training.heard = lambda version, metrics: listeners.evaluated(version, metrics, driver.now())
     parts.training.connect(source, parts.sessions, pushes)
     return parts
 

@@ -26,7 +26,6 @@ from paceline.coordination.snapshot import Snapshot
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
 from paceline.server.ledger import Ledger
-from paceline.server.listeners import Listeners
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
 from paceline.server.patience import Patience
@@ -48,7 +47,6 @@ class Books:
         snapshot: of the coordinator.
         traffic: counted elsewhere, told here.
         resumed: what the run goes on from, None if it begins.
-        listeners: callbacks, which hear of it too.
         patience: what it counts is kept with the books.
     """
 
@@ -59,11 +57,9 @@ class Books:
         traffic: Traffic,
         snapshot: Callable[[], Snapshot],
         resumed: Resumed | None = None,
-        listeners: Listeners | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._patience = patience
-        self._listeners = listeners or Listeners(())
         self._settings = settings
         self._run_dir = run_dir
         self._traffic = traffic
@@ -115,7 +111,6 @@ class Books:
             self._ledger.observe(effect, now_s)
             self.totals.observe(effect)
             self._log.observe(effect)
-            self._listeners.observe(effect, now_s)
 
     def state(self) -> dict[str, Any]:
         """Give what goes on counting in a later life, for a checkpoint."""
