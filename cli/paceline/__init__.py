@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 __path__[:] = pkgutil.extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
+    from paceline.api.loading import load
     from paceline.api.result import Result
     from paceline.api.train import train
     from paceline.callbacks import Callback
     from paceline.job import Job
-    from paceline.server.finished import load
     from paceline.version import __version__
 else:
     _HOMES = {
@@ -27,7 +27,7 @@ else:
         "Job": "paceline.job",
         "Result": "paceline.api.result",
         "__version__": "paceline.version",
-        "load": "paceline.server.finished",
+        "load": "paceline.api.loading",
         "train": "paceline.api.train",
     }
 

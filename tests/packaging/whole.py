@@ -1,7 +1,7 @@
 """A contract of import-linter's: it has seen every folder of paceline, since what it has not seen it does not check.
 
-An `__init__.py` makes a tool look for the rest of its package beside it. Importing paceline is what lengthens the list of
-folders (see cli/paceline/__init__.py); import-linter imports this module before it looks.
+An `__init__.py` makes a tool look for the rest of its package beside it alone. Importing paceline lengthens the list of
+folders (see cli/paceline/__init__.py), and import-linter imports this module before it looks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Whole(Contract):
 
     def check(self, graph: Any, verbose: bool) -> ContractCheck:
         """Look for each package."""
-        missing = [package for package in self.packages if package not in graph.modules]
+        named: Any = self.packages
+        missing = [package for package in named if package not in graph.modules]
         return ContractCheck(kept=not missing and len(paceline.__path__) >= FOLDERS, metadata={"missing": missing})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
