@@ -16,7 +16,7 @@ OF_RUN_AND_SERVER = """
 JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every --seed --sums --precision --init
 --threads --policy --constants --alpha --means --mean-max --k-start --k-step --switch-at --k-test --k-burn-in
 --staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
---push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
+--push-memory --log --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
 --device --eval-device --lost-after --silent-after --progress-after --heartbeat
 """
 FLAGS = {

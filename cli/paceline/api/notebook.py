@@ -2,8 +2,8 @@
 
 Server and workers import a job; a class that was typed into a cell is in no file. Its source is, in the memory of the
 notebook, and that of the functions and classes that it uses; modules and what comes from them can be imported, and
-plain constants written down. Whatever else it uses (arrays, models, data frames) is refused by name: a copy of it could only
-travel as a pickle, which would run code.
+plain constants written down. Whatever else it uses (arrays, models, data frames) is refused by name: a copy of it could
+only travel as a pickle, which would run code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import builtins
 import hashlib
 import inspect
 import linecache
+import symtable
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -64,10 +65,15 @@ class _Parts:
         source = _source_of(value)
         if source is None:
             raise self._refusal(f"the source of {name} is not known")
-        for used in _names_used(ast.parse(source)):
+        try:
+            names = [*_names_used(source, name)]
+        except SyntaxError:
+            raise self._refusal(f"the source of {name} is part of a longer line") from None
+        for used in names:
             if used not in self._open and used not in self._imports and used not in self._definitions:
                 self._need(used)
-        self._definitions[name] = source
+        own = value.__name__
+        self._definitions[name] = source.rstrip() + (f"\n\n{name} = {own}" if own not in (name, "<lambda>") else "")
 
     def _need(self, name: str) -> None:
         if name not in self._known:
@@ -77,13 +83,13 @@ class _Parts:
         value = self._known[name]
         home = getattr(value, "__module__", None)
         if isinstance(value, ModuleType):
-            self._imports[name] = f"import {value.__name__} as {name}"
+            self._imports[name] = f"import {value.__name__}" + _alias(value.__name__, name)
         elif isinstance(value, type | FunctionType) and home == "__main__":
             self._define(name, value)
-        elif (line := _import_line(name, value, home)) is not None:
-            self._imports[name] = line
         elif _is_plain(value):
             self._definitions[name] = f"{name} = {value!r}"
+        elif (line := _import_line(name, value, home)) is not None:
+            self._imports[name] = line
         else:
             raise self._refusal(
                 f"it uses {name}, a {type(value).__name__} of this notebook: make it inside of the class"
@@ -95,13 +101,22 @@ class _Parts:
 
 
 def _import_line(name: str, value: Any, home: str | None) -> str | None:
-    """Say how to import a value; None: it is not what its module has by that name."""
+    """Say how to import a value; None: no module has it."""
     own = getattr(value, "__qualname__", getattr(value, "__name__", name))
-    if home is None or home == "__main__" or not isinstance(own, str) or "." in own:
-        return None
-    if getattr(sys.modules.get(home), own, None) is not value:
-        return None
-    return f"from {home} import {own} as {name}"
+    if not isinstance(own, str) or "." in own:
+        own = name
+    # What is written in C often does not know where it belongs: torch.ones. The shortest name is the public one.
+    others = sorted(sys.modules, key=lambda module: (module.startswith("_"), module.count("."), len(module)))
+    for module in others if home is None else [home, *others]:
+        there = sys.modules.get(module)
+        # multiprocessing knows the notebook's own by a second name.
+        if there is not None and there is not sys.modules["__main__"] and vars(there).get(own) is value:
+            return f"from {module} import {own}{_alias(own, name)}"
+    return None
+
+
+def _alias(own: str, name: str) -> str:
+    return "" if own == name else f" as {name}"
 
 
 def _is_plain(value: object) -> bool:
@@ -142,20 +157,14 @@ def _class_in(cell: str, name: str) -> str | None:
     return None
 
 
-def _names_used(tree: ast.AST) -> Iterator[str]:
-    """Give every name that is read somewhere in it and that it does not make itself, in the order of the text."""
-    made: set[str] = set()
-    read: list[str] = []
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.append(name)
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
-                made.add(name)
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                made.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                made |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
-            case _:
-                pass
-    yield from dict.fromkeys(name for name in read if name not in made)
+def _names_used(source: str, file: str) -> Iterator[str]:
+    """Give every name that a source takes from its module, or from the builtins."""
+
+    def walk(table: symtable.SymbolTable) -> Iterator[str]:
+        yield from (
+            symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced() and symbol.is_global()
+        )
+        for child in table.get_children():
+            yield from walk(child)
+
+    yield from dict.fromkeys(walk(symtable.symtable(source, file, "exec")))

@@ -17,7 +17,7 @@ from paceline.api.arguments import run_command
 from paceline.api.result import Result, read_history
 from paceline.api.shown import make_shown
 from paceline.api.spec import spec_of
-from paceline.callbacks import Callback, EndEvent, EvaluationEvent, Event, Listeners, StartEvent
+from paceline.callbacks import Callback, EndEvent, EvaluationEvent, Event, Listeners, StartEvent, checked
 from paceline.cli.commands import RunCommand
 from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.local_run import RunEnd, last_lines, run_locally
@@ -59,6 +59,8 @@ def train(
         raise UsageError(
             f"train() is called while {source} is imported for its job: put the call under `if __name__ == '__main__':`"
         )
+    for callback in callbacks:
+        checked(callback)
     command = run_command(_with_job(job, settings))
     if command.json_file:
         check_writable(command.json_file)

@@ -31,7 +31,7 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Write a run's model for others: in Hugging Face's layout if it is one of theirs, else as safetensors and a note."""
+    """Write a run's model for others: in Hugging Face's layout if it is one of theirs, else safetensors and a note."""
     if best and of_round is not None:
         raise UsageError(f"--best and --round {of_round} contradict each other: expected one of them")
     from paceline.server.finished import export as write
