@@ -72,7 +72,13 @@ class Raises(paceline.Callback):
 def test_a_run_is_told_to_callbacks_and_given_as_columns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     kept = Kept()
     result = paceline.train(
-        DigitsLike, callbacks=[Raises(), kept], eval_every=2, log="csv", run_dir=tmp_path / "a", **SETTINGS
+        DigitsLike,
+        callbacks=[Raises(), kept],
+        eval_every=2,
+        best="accuracy",
+        log="csv",
+        run_dir=tmp_path / "a",
+        **SETTINGS,
     )
     assert result.outcome == "done"
     assert [event.round for event in kept.rounds] == [1, 2, 3, 4]
@@ -95,6 +101,9 @@ def test_a_run_is_told_to_callbacks_and_given_as_columns(tmp_path: Path, capfd: 
     model = paceline.load(tmp_path / "a")
     assert not model.training
     assert evaluate(DigitsLike(), model) == result.metrics
+    best = evaluate(DigitsLike(), paceline.load(tmp_path / "a", "best"))
+    assert best["accuracy"] == max(event.metrics["accuracy"] for event in kept.evaluations)
+    assert evaluate(DigitsLike(), paceline.load(tmp_path / "a", 4)) == result.metrics
     saved = result.state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
 
