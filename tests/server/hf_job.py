@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from paceline.job import Job
 
 class TinyGpt2(Job):
     def model(self) -> nn.Module:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        config = GPT2Config(vocab_size=32, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
-        model: nn.Module = GPT2LMHeadModel(config)
+        transformers = importlib.import_module("transformers")
+        config = transformers.GPT2Config(
+            vocab_size=32, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1
+        )
+        model: nn.Module = transformers.GPT2LMHeadModel(config)
         return model
 
     def dataset(self) -> TensorDataset:

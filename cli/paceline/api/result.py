@@ -17,6 +17,9 @@ from paceline.errors import UsageError
 from paceline.server.past_run import open_run
 
 Columns = dict[str, list[Any]]
+ROUND_COLUMNS = (
+    "round", "loss", "seconds", "at_s", "tasks", "samples", "wasted_tasks", "worker_s", "wasted_worker_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,29 +80,21 @@ def read_history(run_dir: Path, evaluations: Sequence[EvaluationEvent]) -> Colum
     Raises:
         UsageError: the ledger cannot be read.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     with open_run(run_dir) as run:
         for record, _ in run.each_round():
-            rows.append(
-                {
-                    "round": record.round,
-                    "loss": record.loss,
-                    "seconds": record.seconds,
-                    "at_s": record.opened_s + record.seconds,
-                    "tasks": record.tasks_used,
-                    "samples": record.samples,
-                    "wasted_tasks": sum(worker.wasted for worker in record.workers),
-                    "worker_s": sum(worker.used_s + worker.wasted_s for worker in record.workers),
-                    "wasted_worker_s": sum(worker.wasted_s for worker in record.workers),
-                }
-            )
-    names = rows[0] if rows else dict.fromkeys(("round", "loss"))
-    columns: Columns = {name: [row[name] for row in rows] for name in names}
+            worker_s = sum(worker.used_s + worker.wasted_s for worker in record.workers)
+            wasted_s = sum(worker.wasted_s for worker in record.workers)
+            wasted = sum(worker.wasted for worker in record.workers)
+            closed_s = record.opened_s + record.seconds
+            row = (record.round, record.loss, record.seconds, closed_s, record.tasks_used, record.samples)
+            rows.append((*row, wasted, worker_s, wasted_s))
+    columns: Columns = {name: [row[place] for row in rows] for place, name in enumerate(ROUND_COLUMNS)}
     place = {number: index for index, number in enumerate(columns["round"])}
     for event in evaluations:
         for name, value in event.metrics.items():
             # A metric may be called as a column of ours is.
-            column = columns.setdefault(f"eval_{name}" if name in names else name, [None] * len(rows))
+            column = columns.setdefault(f"eval_{name}" if name in ROUND_COLUMNS else name, [None] * len(rows))
             if event.round in place:
                 column[place[event.round]] = value
     return columns

@@ -29,6 +29,7 @@ class MlflowLogger(Callback):
 
     def __init__(self, tracking_uri: str | None = None, experiment: str = "paceline") -> None:
         self._mlflow = needed("mlflow", "mlflow", "the mlflow logger")
+        self._metric = needed("mlflow.entities", "mlflow", "the mlflow logger").Metric
         self._tracking_uri, self._experiment = tracking_uri, experiment
         self._id = ""
 
@@ -61,10 +62,8 @@ class MlflowLogger(Callback):
         self._client.set_terminated(self._id, status=_STATES[event.outcome])
 
     def _log(self, scalars: dict[str, float], step: int) -> None:
-        from mlflow.entities import Metric
-
         now_ms = int(time.time() * 1000)
         entries: list[Any] = [
-            Metric(name, value, now_ms, step) for name, value in scalars.items() if math.isfinite(value)
+            self._metric(name, value, now_ms, step) for name, value in scalars.items() if math.isfinite(value)
         ]
         self._client.log_batch(self._id, metrics=entries)
