@@ -23,6 +23,22 @@ from paceline.job import Job, SampleSource
 from paceline.seeding import seed_everything
 from paceline.tracebacks import describe, users_traceback
 
+_imports: list[str] = []
+
+
+def being_imported() -> str:
+    """Name the job's file or module whose import is under way; empty: none is."""
+    return _imports[-1] if _imports else ""
+
+
+@contextlib.contextmanager
+def _at(what: str) -> Iterator[None]:
+    _imports.append(what)
+    try:
+        yield
+    finally:
+        _imports.pop()
+
 
 def load_job(spec: str, data: Path | str | None = None) -> Job:
     """Import a Job class and make the job.
@@ -177,7 +193,7 @@ def _import_file(path: Path, spec: str) -> ModuleType:
     module = importlib.util.module_from_spec(plan)
     # Registered first, since dataclasses and worker processes of a data loader look the module up by name.
     sys.modules[name] = module
-    with users_code(f"importing {path.name}"):
+    with _at(str(path)), users_code(f"importing {path.name}"):
         plan.loader.exec_module(module)
     return module
 
@@ -185,7 +201,7 @@ def _import_file(path: Path, spec: str) -> ModuleType:
 def _import_module(name: str, spec: str) -> ModuleType:
     _put_on_path(Path.cwd())
     try:
-        with users_code(f"importing {name}"):
+        with _at(name), users_code(f"importing {name}"):
             return importlib.import_module(name)
     except JobImportError as error:
         cause = error.__cause__

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
 from paceline.durations import parse_duration
 from paceline.errors import UsageError
+from paceline.loggers import check_loggers
 
 T = TypeVar("T")
 
@@ -126,6 +127,7 @@ class RunSettings(SharedSettings):
         tokens: file of those who may join, see and rule; None: everybody may join and see.
         metrics_host: metrics are served there, to everybody who can reach it.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
+        log: loggers that write the run into the formats of other tools, see paceline.loggers.
     """
 
     job: str
@@ -170,6 +172,13 @@ class RunSettings(SharedSettings):
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
+    log: tuple[str, ...] = ()
+
+    @field_validator("log", mode="before")
+    @classmethod
+    def _loggers_are_known(cls, value: object) -> tuple[str, ...]:
+        names = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+        return _as_value_error(lambda: check_loggers([str(name).strip() for name in names]))
 
     @field_validator("bind")
     @classmethod

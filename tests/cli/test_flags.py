@@ -17,7 +17,7 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 --threads --policy --constants --alpha --means --mean-max --k-start --k-step --switch-at --k-test --k-burn-in
 --staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
 --push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
---device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience
+--device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience --log
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import paceline
 from paceline.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("allocation", "coordination", "simulation", "server", "worker", "protos", "cli")
+PACKAGES = ("api", "loggers", "allocation", "coordination", "simulation", "server", "worker", "protos", "cli")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -39,15 +40,20 @@ def test_direct_dependencies_are_fewer_than_fourteen() -> None:
     assert len(project["dependencies"]) < 14
 
 
-def test_the_namespace_has_no_init_file() -> None:
-    assert not list(ROOT.glob("*/paceline/__init__.py"))
+def test_one_folder_has_the_package_and_the_others_are_added_to_it() -> None:
+    assert [*ROOT.glob("*/paceline/__init__.py")] == [ROOT / "cli/paceline/__init__.py"]
+    here = {str(ROOT / folder / "paceline") for folder in ("core", "server", "worker", "protos", "cli")}
+    assert here <= set(paceline.__path__)
+    assert paceline.__spec__ is not None
+    assert paceline.__spec__.submodule_search_locations == paceline.__path__
 
 
 @pytest.mark.slow
 def test_the_wheel_holds_every_portion_once(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len(set(names))
-    assert "paceline/__init__.py" not in names
+    assert "paceline/__init__.py" in names
+    assert "paceline/py.typed" in names
     for package in PACKAGES:
         assert f"paceline/{package}/__init__.py" in names
         assert f"paceline/{package}/py.typed" in names
@@ -69,4 +75,7 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Pat
     imports = "; ".join(f"import paceline.{package}" for package in (*PACKAGES, "job", "errors"))
     where = run(python, "-c", f"{imports}; print(*paceline.__path__)", cwd=tmp_path)
     assert where.split() == [str(site / "paceline")]
+    assert (
+        run(python, "-c", "import paceline; print(paceline.train.__module__)", cwd=tmp_path) == "paceline.api.train\n"
+    )
     assert "Usage: paceline" in run(tmp_path / "venv/bin/paceline", "--help", cwd=tmp_path)

@@ -36,6 +36,8 @@ def tree(tmp_path: Path) -> Path:
     for portion in PORTIONS:
         shutil.copytree(ROOT / portion, tmp_path / portion, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests/packaging").mkdir(parents=True)
+    shutil.copy(ROOT / "tests/packaging/whole.py", tmp_path / "tests/packaging")
     return tmp_path
 
 
@@ -56,6 +58,7 @@ def test_the_sources_keep_the_layers(tree: Path) -> None:
         ("server/paceline/server", "paceline.worker"),
         ("worker/paceline/worker", "paceline.cli"),
         ("cli/paceline/cli", "paceline.protos"),
+        ("cli/paceline/cli", "paceline.api"),
         ("core/paceline", "paceline.protos"),
         ("core/paceline", "paceline.server"),
         ("core/paceline", "paceline.worker"),

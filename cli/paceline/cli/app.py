@@ -19,6 +19,7 @@ from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.exit_codes import INTERRUPTED
+from paceline.cli.export import register_export
 from paceline.cli.options import Option, options_of
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
@@ -222,6 +223,7 @@ def _replay(
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+register_export(app)
 register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)
 register_admin(app)

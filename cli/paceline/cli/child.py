@@ -5,7 +5,7 @@ session of its own, so that a Ctrl-C of the terminal reaches the parent alone, w
 
 A server reports to its parent, one JSON document a line, through the descriptor that it is given:
 ``{"started": {address, run_dir, notes}}``, then ``{"ended": {outcome, reason, summary, run_dir, try_again}}`` or
-``{"error": {message, exit_code, traceback}}``.
+``{"error": {message, exit_code, traceback}}``. Where the parent has callbacks, ``{"event": ...}`` come between them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 
+from paceline.callbacks import Callback, EvaluationEvent, RoundEvent, StartEvent, WorkerEvent, to_document
 from paceline.errors import JobImportError, PacelineError
 from paceline.settings import RunSettings, WorkerSettings
 
@@ -56,8 +59,13 @@ def _serve(reports_to: int) -> int:
     # The parent shows how the run goes; what it cannot see are warnings and errors.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
 
+    pipe, whole = os.fdopen(reports_to, "w", encoding="utf-8"), threading.Lock()
+
     def report(kind: str, content: object) -> None:
-        os.write(reports_to, (json.dumps({kind: content}) + "\n").encode())
+        # Events come from another thread, and the pipe takes only short lines in one piece.
+        with whole:
+            pipe.write(json.dumps({kind: content}) + "\n")
+            pipe.flush()
 
     try:
         told = json.loads(sys.stdin.readline())
@@ -67,7 +75,8 @@ def _serve(reports_to: int) -> int:
         def started(what: Started) -> None:
             report("started", {"address": what.address, "run_dir": str(what.run_dir), "notes": what.notes})
 
-        result = run_server(settings, resume, on_started=started)
+        callbacks = [_Relay(lambda event: report("event", event))] if told.get("tell") else []
+        result = run_server(settings, resume, on_started=started, callbacks=callbacks)
     except PacelineError as error:
         ours = "".join(traceback.format_exception(error)) if error.exit_code == PacelineError.exit_code else ""
         users = error.traceback_text if isinstance(error, JobImportError) else ours
@@ -86,6 +95,18 @@ def _serve(reports_to: int) -> int:
     }
     report("ended", ended)
     return 0
+
+
+class _Relay(Callback):
+    """Tells the parent what happens. The end it knows better itself."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._tell = tell
+
+    def _relay(self, event: StartEvent | RoundEvent | EvaluationEvent | WorkerEvent) -> None:
+        self._tell(to_document(event))
+
+    on_start = on_round = on_evaluation = on_worker = _relay
 
 
 def _work() -> int:

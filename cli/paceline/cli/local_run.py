@@ -11,8 +11,9 @@ import queue
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
+from paceline.callbacks import Event, from_document
 from paceline.cli.commands import RunCommand
 from paceline.cli.exit_codes import of_run
 from paceline.cli.json_file import check_writable, write_json
@@ -40,6 +42,8 @@ from paceline.errors import (
     UsageError,
 )
 
+# What the workers of a run are told, and their number.
+OF_WORKERS = {"workers", "pace", "delay", "delay_seed", "loaders", "loader_limit_s"}
 LOOPBACK = "127.0.0.1:0"
 POLL_S = 0.1
 # A server that did not answer is asked again after this.
@@ -113,15 +117,18 @@ def last_lines(end: RunEnd) -> list[str]:
     return lines
 
 
-def run_locally(command: RunCommand, progress: Progress) -> RunEnd:
+def run_locally(command: RunCommand, progress: Progress, told: Callable[[Event], None] | None = None) -> RunEnd:
     """Run a job with local workers to its end; no process outlives the call.
+
+    Args:
+        told: is given what happens, but for the end, on a thread of its own; None: nobody asks.
 
     Raises:
         PacelineError: the run could not start, or its server broke down.
     """
     try:
         with _Signals() as signals:
-            return _LocalRun(command, progress, signals).run()
+            return _LocalRun(command, progress, signals, told).run()
     finally:
         progress.close()
 
@@ -134,7 +141,9 @@ class _Signals:
         self.last = 0
 
     def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Signals are the main thread's: a run that another one asked for is ended by its caller's end.
+        ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._note) for number in ours}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,8 +156,15 @@ class _Signals:
 
 
 class _LocalRun:
-    def __init__(self, command: RunCommand, progress: Progress, signals: _Signals) -> None:
+    def __init__(
+        self,
+        command: RunCommand,
+        progress: Progress,
+        signals: _Signals,
+        told: Callable[[Event], None] | None,
+    ) -> None:
         self._command = command
+        self._told = told
         self._progress = progress
         self._signals = signals
         self._signals_seen = 0
@@ -163,7 +179,11 @@ class _LocalRun:
         settings = self._command.run_settings(**alone, min_workers=self._command.workers)
         with self._children() as (server, workers):
             resume = self._command.resume
-            told = {"settings": settings.model_dump(mode="json"), "resume": None if resume is None else str(resume)}
+            told = {
+                "settings": settings.model_dump(mode="json"),
+                "resume": None if resume is None else str(resume),
+                "tell": self._told is not None,
+            }
             server.tell(json.dumps(told))
             address = self._wait_for_start(server)
             self._progress.note(f"server at {address}; look at it with: paceline status {address}")
@@ -182,7 +202,7 @@ class _LocalRun:
     def _children(self) -> Iterator[tuple[Child, list[Child]]]:
         children: list[Child] = []
         try:
-            server = Child("server", "server", self._progress.note)
+            server = Child("server", "server", self._progress.note, self._tell)
             children.append(server)
             for name in self._command.worker_names():
                 child = Child("worker", name, partial(self._pass_on, name))
@@ -191,6 +211,10 @@ class _LocalRun:
         finally:
             for child in reversed(children):
                 child.end()
+
+    def _tell(self, document: Report) -> None:
+        if self._told is not None:
+            self._told(from_document(document))
 
     def _pass_on(self, name: str, line: str) -> None:
         self._progress.note(f"{name}: {line}")
@@ -214,7 +238,7 @@ class _LocalRun:
         """Keep what the workers are told, so that --resume need not be told again."""
         from paceline.server.rundir import WORKERS, write_whole
 
-        own = self._command.model_dump(mode="json", include={"workers", "pace", "delay", "delay_seed"})
+        own = self._command.model_dump(mode="json", include=OF_WORKERS)
         try:
             write_whole(run_dir / WORKERS, json.dumps(own, indent=2) + "\n")
         except OSError as error:

@@ -110,6 +110,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("keep_checkpoints", FILES, "N", "Keep the newest N checkpoints."),
     _option("best", FILES, "METRIC", "Keep the best version by this metric of evaluate() as best.safetensors: "
             "accuracy, error:min. Default: the one of --until."),
+    _option("log", FILES, "LOGGER,...", "Log to csv, tensorboard, wandb, mlflow, or several; see docs/python.md."),
     _option("data", FILES, "DIR", "Folder with the data, as this machine sees it; the job finds it in self.data."),
     # ---- network
     _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),

@@ -26,10 +26,14 @@ class Child:
         role: what it is.
         name: how lines about it begin.
         heard: is given each line of its standard output, and a server's standard error (on a thread of the child's).
+        told: is given each event of a server's (on another of these threads).
     """
 
-    def __init__(self, role: Role, name: str, heard: Callable[[str], None]) -> None:
+    def __init__(
+        self, role: Role, name: str, heard: Callable[[str], None], told: Callable[[Report], None] | None = None
+    ) -> None:
         self.name = name
+        self._told = told
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         # What a worker said on standard error: shown when it ends badly, since N workers say the same thing N times.
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -49,7 +53,7 @@ class Child:
             )
         finally:
             os.close(theirs)
-        self._listen(os.fdopen(ours, encoding="utf-8"), lambda line: self.reports.put(json.loads(line)))
+        self._listen(os.fdopen(ours, encoding="utf-8"), self._take)
         self._listen(self._process.stdout, heard)
         self._listen(self._process.stderr, heard if role == "server" else self._tail.append)
 
@@ -105,6 +109,13 @@ class Child:
             self._process.stdin.close()
         for listener in self._listeners:
             listener.join()
+
+    def _take(self, line: str) -> None:
+        report = json.loads(line)
+        if "event" not in report:
+            self.reports.put(report)
+        elif self._told is not None:
+            self._told(report["event"])
 
     def _listen(self, stream: IO[str] | None, heard: Callable[[str], object]) -> None:
         assert stream is not None  # a pipe, see above

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from paceline.callbacks import Callback
 from paceline.coordination.effects import Finish, Outcome
 from paceline.coordination.events import StopRequested
 from paceline.errors import PacelineError
+from paceline.loggers import make_loggers
 from paceline.protos import coordinator_pb2 as pb
 from paceline.server.address import check_listening, parse_bind
 from paceline.server.announcing import announce
@@ -32,6 +34,7 @@ from paceline.server.resuming import Resumed, take_up
 from paceline.server.rundir import RunDir
 from paceline.server.status import Situation
 from paceline.server.summary import Ending
+from paceline.server.telling import Telling
 from paceline.server.tokenbook import TokenBook
 from paceline.settings import RunSettings
 from paceline.tasks import task_samples
@@ -90,13 +93,24 @@ class Server:
         settings: everything it is told.
         preparation: what `prepare(settings)` gave.
         resumed: what it goes on from, which `preparation` was brought to; None: the run begins.
+        callbacks: hear how the run goes, besides the loggers of the settings.
 
     Attributes:
         address: where it really listens; known after start.
+
+    Raises:
+        UsageError: a logger's library is not installed.
     """
 
-    def __init__(self, settings: RunSettings, preparation: Preparation, resumed: Resumed | None = None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        preparation: Preparation,
+        resumed: Resumed | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         self._settings = settings
+        self._callbacks = (*callbacks, *make_loggers(settings.log))
         self._resumed = resumed
         self._notes = () if resumed is None else resumed.notes
         self._prepared = preparation
@@ -120,7 +134,9 @@ class Server:
         resumed = self._resumed
         self._run_dir = RunDir.create(settings.run_dir, settings.job) if resumed is None else resumed.run_dir
         try:
+            telling = Telling(self._callbacks, self._run_dir.path)
             self._parts = parts = assemble(settings, prepared, resumed, self._run_dir, self._gate)
+            parts.tell(telling)
             parts.driver.final = self._explain
             parts.books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
@@ -135,6 +151,7 @@ class Server:
         await self._endpoint.start(parts.sessions.handle, parts.transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())
         announce(settings, self.address, self._tls, self._run_dir.path, self._notes)
+        telling.start(settings, str(self.address), 0 if resumed is None else resumed.version)
         self._parts.driver.begin()
         if resumed is not None and prepared.rounds is not None and resumed.version >= prepared.rounds:
             self._parts.driver.post(StopRequested(f"{resumed.version} rounds are done", reached=True))
@@ -193,6 +210,9 @@ class Server:
                 fingerprint=fingerprint,
             )
         )
+        told = finish if fault is None else dataclasses.replace(finish, outcome=Outcome.FAILED, reason=str(fault))
+        # In a thread: callbacks may take a minute over it, and workers still have their goodbyes to fetch.
+        await asyncio.to_thread(self._parts.books.telling.end, told, summary)
         await self._take_down()
         if fault is not None:
             raise fault
@@ -268,11 +288,12 @@ class Server:
         self._run_dir.release()
 
 
-def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
+def make_server(settings: RunSettings, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Server:
     """Prepare a run, or what goes on with one; may take long, since it loads the data.
 
     Args:
         resume: directory of the run to go on with.
+        callbacks: hear how the run goes.
 
     Raises:
         NothingToResume: that run is done.
@@ -280,11 +301,11 @@ def make_server(settings: RunSettings, resume: Path | None = None) -> Server:
     """
     check_listening(settings)
     if resume is None:
-        return Server(settings, prepare(settings))
+        return Server(settings, prepare(settings), callbacks=callbacks)
     earlier = take_up(resume, settings)
     try:
         prepared = prepare(earlier.to_build(settings))
-        return Server(settings, prepared, earlier.resume(settings, prepared))
+        return Server(settings, prepared, earlier.resume(settings, prepared), callbacks)
     except BaseException:
         earlier.run_dir.release()
         raise

@@ -30,6 +30,7 @@ from paceline.server.resuming import Resumed
 from paceline.server.rundir import RunDir
 from paceline.server.sessions import Sessions
 from paceline.server.staging import StagePool
+from paceline.server.telling import Telling
 from paceline.server.traffic import Traffic
 from paceline.server.training import Training
 from paceline.server.transfer import Source, Transfers
@@ -63,6 +64,11 @@ class Parts:
     training: Training
     checkpointing: Checkpointing
     books: Books
+
+    def tell(self, telling: Telling) -> None:
+        """Have callbacks told."""
+        self.books.telling = telling
+        self.training.heard = telling.evaluated
 
 
 def assemble(

@@ -33,6 +33,7 @@ from paceline.server.resuming import Resumed
 from paceline.server.rundir import RunDir
 from paceline.server.status import Situation, status_response
 from paceline.server.summary import Ending, summary_document
+from paceline.server.telling import Telling
 from paceline.server.totals import Totals
 from paceline.server.traffic import Traffic
 from paceline.settings import RunSettings
@@ -48,6 +49,9 @@ class Books:
         traffic: counted elsewhere, told here.
         resumed: what the run goes on from, None if it begins.
         patience: what it counts is kept with the books.
+
+    Attributes:
+        telling: tells callbacks; nobody unless another is put in its place.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Books:
             version = None  # also of a server that was killed before it had made a ledger
         self._ledger = Ledger(run_dir.ledger, settings.model_dump_json(), life, version)
         self._log = RunLog()
+        self.telling = Telling((), run_dir.path)
         self.totals = Totals()
         if resumed is not None and resumed.state:
             self._restore(resumed.state["books"])
@@ -111,6 +116,7 @@ class Books:
             self._ledger.observe(effect, now_s)
             self.totals.observe(effect)
             self._log.observe(effect)
+            self.telling.observe(effect)
 
     def state(self) -> dict[str, Any]:
         """Give what goes on counting in a later life, for a checkpoint."""

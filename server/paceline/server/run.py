@@ -7,8 +7,10 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from paceline.callbacks import Callback
 from paceline.server.app import OnStarted, RunResult, Server, Started, make_server
 from paceline.settings import RunSettings
 
@@ -16,7 +18,13 @@ from paceline.settings import RunSettings
 SAME_SIGNAL_S = 0.5
 
 
-def run_server(settings: RunSettings, resume: Path | None = None, *, on_started: OnStarted | None = None) -> RunResult:
+def run_server(
+    settings: RunSettings,
+    resume: Path | None = None,
+    *,
+    on_started: OnStarted | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> RunResult:
     """Serve one run to its end; to be called in the main thread.
 
     The first SIGINT or SIGTERM ends the run with its state saved: SIGINT at once, SIGTERM when the round has closed or
@@ -25,6 +33,7 @@ def run_server(settings: RunSettings, resume: Path | None = None, *, on_started:
     Args:
         resume: directory of the run to go on with.
         on_started: called once workers may come.
+        callbacks: hear how the run goes, each event in a thread of theirs.
 
     Raises:
         NothingToResume: the run to go on with is done.
@@ -32,7 +41,7 @@ def run_server(settings: RunSettings, resume: Path | None = None, *, on_started:
         PacelineError: the run's state could not be saved, or a bug.
     """
     # Before the event loop: loading data may take long, and Ctrl-C must end it.
-    server = make_server(settings, resume)
+    server = make_server(settings, resume, callbacks)
 
     async def main() -> RunResult:
         signals = _Signals(server, settings.grace_s)

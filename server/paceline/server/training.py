@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Training:
         version: of the model.
         fault_traceback: of the user's code, where it made an update fail.
         evaluation_fault: of the last evaluation.
+        heard: called with each version's metrics.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Training:
         self.version = 0
         self.fault_traceback = ""
         self.evaluation_fault: EvaluationFault | None = None
+        self.heard: Callable[[int, Mapping[str, float]], None] = lambda version, metrics: None
         self._driver = driver
         self._model = model
         self._thread = thread
@@ -116,6 +118,7 @@ class Training:
         self._driver.post(applied)
 
     def _measured(self, version: int, metrics: Mapping[str, float]) -> None:
+        self.heard(version, metrics)
         self._log.info("evaluated", version=version, **{name: round(value, 5) for name, value in metrics.items()})
         try:
             reason = self._why_end(version, metrics)

@@ -1,0 +1,43 @@
+"""Trains one PyTorch model on machines that are not alike: what a notebook or a script imports.
+
+The package lies in five folders (core, server, worker, protos, cli), which an install from the sources puts on the path
+one by one and a wheel lays together. A regular package is looked for in the folder of its `__init__.py` alone, so the
+others are added here. The names below are imported once they are asked for: torch and gRPC take seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+# In place: the package's spec holds the same list, and tools that read sources ask the spec.
+__path__[:] = pkgutil.extend_path(__path__, __name__)
+
+if TYPE_CHECKING:
+    from paceline.api.loading import load
+    from paceline.api.result import Result
+    from paceline.api.train import train
+    from paceline.callbacks import Callback
+    from paceline.job import Job
+    from paceline.version import __version__
+else:
+    _HOMES = {
+        "Callback": "paceline.callbacks",
+        "Job": "paceline.job",
+        "Result": "paceline.api.result",
+        "__version__": "paceline.version",
+        "load": "paceline.api.loading",
+        "train": "paceline.api.train",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted([*globals(), *_HOMES])
+
+
+__all__ = ["Callback", "Job", "Result", "__version__", "load", "train"]
