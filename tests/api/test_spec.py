@@ -111,6 +111,11 @@ class Uses(Mine):
 
 class Missing(Mine):
     def dataset(self): return nowhere
+
+class Same(Mine): n = 1
+""")
+cell(5, """
+class Same(Mine): n = 2
 """)
 '''
 
@@ -118,7 +123,7 @@ class Missing(Mine):
 TOLD = """
 import json
 told = {}
-for number, job in enumerate((Mine, Mine, Uses, Missing)):
+for number, job in enumerate((Mine, Mine, Uses, Missing, Same)):
     try:
         told[number] = spec_of(job, Path("jobs"))
     except Exception as error:
@@ -129,7 +134,7 @@ print(json.dumps([*told.values()]))
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Run the cells; give the folder, and what was said of Mine, Mine, Uses and Missing."""
+    """Run the cells; give the folder, and what was said of Mine, Mine, Uses, Missing and Same."""
     folder = tmp_path_factory.mktemp("notebook")
     command = [sys.executable, "-c", KERNEL + CELLS + TOLD]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -159,11 +164,16 @@ def test_a_class_of_a_notebook_is_written_with_what_it_uses(kernel: tuple[Path, 
 def test_the_same_cell_gives_the_same_file(kernel: tuple[Path, list[str]]) -> None:
     folder, (first, second, *_) = kernel
     assert first == second
-    assert len([*(folder / "jobs").glob("*.py")]) == 1
+    assert len([*(folder / "jobs").glob("mine_*.py")]) == 1
+
+
+def test_a_class_without_methods_is_that_of_the_newest_cell(kernel: tuple[Path, list[str]]) -> None:
+    folder, (*_, spec) = kernel
+    assert "class Same(Mine): n = 2" in (folder / spec.rpartition(":")[0]).read_text()
 
 
 def test_what_no_source_can_say_is_refused_by_name(kernel: tuple[Path, list[str]]) -> None:
-    _, (_, _, uses, missing) = kernel
+    _, (_, _, uses, missing, _) = kernel
     assert "it uses table, a Tensor of this notebook: make it inside of the class" in uses
     assert "nowhere is not defined" in missing
     for name, said in (("Uses", uses), ("Missing", missing)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from paceline.callbacks import Callback, EndEvent, EvaluationEvent, Listeners, RoundEvent, StartEvent, WorkerShare
 from paceline.errors import UsageError
 from paceline.loggers import LOGGERS, check_loggers, make_loggers
+from tests.system.cluster import until
 
 SHARE = WorkerShare(planned=3, used=2, wasted=1, used_s=0.2, wasted_s=0.1, idle_s=0.05)
 
@@ -110,6 +112,10 @@ def test_wandb_writes_an_offline_run_that_is_gone_on_with(tmp_path: Path, monkey
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for rounds in ([1, 2], [3]):
+        # wandb names a folder by id and second; no server comes back within one.
+        until(
+            lambda: not [*(tmp_path / "wandb").glob(f"offline-run-{time.strftime('%Y%m%d_%H%M%S')}-*")], "a new second"
+        )
         (logger,) = make_loggers(["wandb"])
         play(logger, tmp_path, rounds)
     name = (tmp_path / "wandb-id").read_text().strip()

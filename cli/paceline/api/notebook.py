@@ -141,6 +141,16 @@ def _source_of(value: Any) -> str | None:
         found = _class_in(cell, value.__name__)
         if found:
             return found
+    return _newest_class(value.__name__) if isinstance(value, type) else None
+
+
+def _newest_class(name: str) -> str | None:
+    """Find a class without methods in the newest cell that has one of its name."""
+    for file in reversed([*linecache.cache]):
+        # A cell is in memory only.
+        found = None if Path(file).is_file() else _class_in("".join(linecache.getlines(file)), name)
+        if found:
+            return found
     return None
 
 

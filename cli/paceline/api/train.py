@@ -47,13 +47,13 @@ def train(
         settings: those of `paceline run`, by name: workers=4, policy="greedy", rounds=100, micro_batch=8, data="data".
 
     Returns:
-        How it went. A run that SIGTERM or a goal ended is a result too.
+        How it went.
 
     Raises:
         UsageError: the job, a callback or a setting is wrong; nothing was started.
         SettingsError: settings contradict each other or the machine.
         RunFailedError: the run failed; what it had is saved.
-        KeyboardInterrupt: it was interrupted; its state is saved, and `resume` goes on with it.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM ended it; its state is saved, and `resume` goes on with it.
     """
     if source := being_imported():
         raise UsageError(
@@ -72,6 +72,8 @@ def train(
         shown.close()
     if end.signal == signal.SIGINT:
         raise KeyboardInterrupt(f"the run is saved; to go on: paceline.train(resume={str(end.run_dir)!r})")
+    if end.signal:
+        raise SystemExit(end.exit_code)
     if end.outcome == "failed":
         raise RunFailedError(f"{end.reason} (run directory {str(end.run_dir)!r})")
     return Result(
