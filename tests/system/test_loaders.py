@@ -29,11 +29,18 @@ def trained(folder: Path, job: str, *args: str) -> dict[str, Any]:
 
 
 def test_the_bits_do_not_change_with_the_number_of_loaders(tmp_path: Path) -> None:
-    models = {count: trained(tmp_path / count, AUGMENTED, "--loaders", count) for count in ("0", "1", "4")}
+    models = {count: trained(tmp_path / count, AUGMENTED, "--loaders", count) for count in ("0", "2")}
     assert len({told["fingerprint"] for told in models.values()}) == 1
     assert all(0.0 < worker["data_share"] < 1.0 for told in models.values() for worker in told["workers"])
 
 
+@pytest.mark.slow
+def test_nor_with_one_or_four_of_them(tmp_path: Path) -> None:
+    models = [trained(tmp_path / count, AUGMENTED, "--loaders", count)["fingerprint"] for count in ("0", "1", "4")]
+    assert len(set(models)) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["Raises", "Dies"])
 def test_a_sample_that_cannot_be_read_ends_the_run_by_name_and_no_worker(tmp_path: Path, job: str) -> None:
     done = paceline("run", f"{ONE_BY_ONE}:{job}", *ROUNDS, "--loaders", "2", "--run-dir", str(tmp_path / "run"))
@@ -43,6 +50,7 @@ def test_a_sample_that_cannot_be_read_ends_the_run_by_name_and_no_worker(tmp_pat
     assert "ended: " not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_loader(tmp_path: Path) -> None:
     args = ("--rounds", "100000", "--delay", "const:0.02", "--loaders", "2")
     with running(tmp_path, *args, job=AUGMENTED) as run:
@@ -54,10 +62,3 @@ def test_a_run_that_is_killed_leaves_no_loader(tmp_path: Path) -> None:
         run.process.kill()
         run.process.wait()
         until(lambda: not run.pids(), "the end of all its processes")
-
-
-def test_more_loaders_than_cores_are_told_of(tmp_path: Path) -> None:
-    done = paceline("run", AUGMENTED, "--rounds", "1", "--workers", "1", "--loaders", "200", "--run-dir",
-                    str(tmp_path / "run"))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"200 loaders on a machine of {os.cpu_count()} cores" in done.stderr

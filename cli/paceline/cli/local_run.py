@@ -7,6 +7,7 @@ workers start beside it (most of a start is importing torch) and wait for the se
 from __future__ import annotations
 
 import json
+import os
 import queue
 import shlex
 import signal
@@ -177,6 +178,9 @@ class _LocalRun:
         # A resumed run may have been served to others; here it is this machine's alone.
         alone: dict[str, Any] = {"bind": LOOPBACK, "insecure": False, "tls_dir": None, "tokens": None}
         settings = self._command.run_settings(**alone, min_workers=self._command.workers)
+        loaders, cores = (self._command.loaders or 0) * self._command.workers, os.cpu_count() or 1
+        if loaders > cores:
+            self._progress.note(f"{loaders} loaders on a machine of {cores} cores: they get in each other's way")
         with self._children() as (server, workers):
             resume = self._command.resume
             told = {
