@@ -17,6 +17,8 @@ from paceline.tracebacks import describe, users_traceback
 
 # After the end of a run callbacks get so long to take what they have not heard yet: a logger may upload.
 FINISH_LIMIT_S = 60.0
+# Of a callback that is slower than the rounds, or hangs, so many events may wait; rounds beyond them are left out.
+WAITING_EVENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,7 @@ class Listeners:
         self._active = [checked(callback) for callback in callbacks]
         self._report = report
         self._events: SimpleQueue[Event | None] = SimpleQueue()
+        self._left_out = 0
         self._thread: threading.Thread | None = None
         if self._active:
             # A daemon: a callback that hangs must not keep the process.
@@ -186,8 +189,12 @@ class Listeners:
             self._thread.start()
 
     def post(self, event: Event) -> None:
-        """Have all callbacks called, soon."""
-        if self._thread is not None:
+        """Have all callbacks called, soon. Rounds that find too many events waiting are left out, and counted."""
+        if self._thread is None:
+            return
+        if isinstance(event, RoundEvent) and self._events.qsize() >= WAITING_EVENTS:
+            self._left_out += 1
+        else:
             self._events.put(event)
 
     def close(self, timeout_s: float = FINISH_LIMIT_S) -> None:
@@ -199,6 +206,8 @@ class Listeners:
         if self._thread.is_alive():
             left = self._events.qsize()
             self._report(f"callbacks have not heard {left} events {timeout_s:g} s after the end: they are let go", "")
+        elif self._left_out:
+            self._report(f"callbacks were slower than the rounds: {self._left_out} rounds were left out", "")
         self._thread = None
 
     def _work(self) -> None:

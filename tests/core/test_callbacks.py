@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from paceline import callbacks
 from paceline.callbacks import (
     Callback,
     EndEvent,
@@ -100,6 +101,30 @@ def test_one_that_hangs_holds_nobody_up_and_is_told_of() -> None:
     Hangs.go_on.set()
     (line,) = said
     assert line.startswith("callbacks have not heard 5 events")
+
+
+def test_rounds_that_a_slow_one_cannot_take_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "WAITING_EVENTS", 3)
+
+    class Slow(Kept):
+        begun, go_on = threading.Event(), threading.Event()
+
+        def on_start(self, event: Event) -> None:
+            self.begun.set()
+            assert self.go_on.wait(60)
+
+    said: list[str] = []
+    slow = Slow()
+    listeners = Listeners([slow], lambda line, trace: said.append(line))
+    listeners.post(EVENTS[0])
+    assert slow.begun.wait(60)
+    for event in [EVENTS[2]] * 5 + EVENTS[3:]:
+        listeners.post(event)
+    slow.go_on.set()
+    listeners.close()
+    # An evaluation and the end are heard all the same.
+    assert slow.events == [EVENTS[2]] * 3 + EVENTS[3:]
+    assert said == ["callbacks were slower than the rounds: 2 rounds were left out"]
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -134,6 +134,15 @@ def test_a_library_that_is_missing_is_said_with_its_extra(
         make_loggers([name])
 
 
+def test_a_small_mlflow_without_a_place_to_write_to_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(UsageError, match=r"write into 'sqlite:.*expected MLFLOW_TRACKING_URI to be a server's"):
+        make_loggers(["mlflow"])
+
+
 def test_names_are_checked_and_counted_once() -> None:
     assert check_loggers(["csv", "mlflow", "csv"]) == ("csv", "mlflow")
     with pytest.raises(UsageError, match=r"log is 'tensorbord': .* \(did you mean tensorboard\?\)"):

@@ -92,7 +92,7 @@ def read_history(run_dir: Path, evaluations: Sequence[EvaluationEvent]) -> Colum
             rows.append((*row, wasted, worker_s, wasted_s))
             means.append(dict(record.means))
     columns: Columns = {name: [row[place] for row in rows] for place, name in enumerate(ROUND_COLUMNS)}
-    for name in {name for row in means for name in row}:
+    for name in sorted({name for row in means for name in row}):
         columns[name] = [row.get(name) for row in means]
     place = {number: index for index, number in enumerate(columns["round"])}
     for event in evaluations:

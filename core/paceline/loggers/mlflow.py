@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from typing import Any
 
 from paceline.callbacks import Callback, EndEvent, EvaluationEvent, RoundEvent, StartEvent, run_folder
+from paceline.errors import UsageError
 from paceline.loggers import needed
 from paceline.loggers.scalars import of_round, plain
 
@@ -24,13 +26,20 @@ class MlflowLogger(Callback):
         experiment: its name.
 
     Raises:
-        UsageError: mlflow (or mlflow-skinny) is not installed.
+        UsageError: mlflow (or mlflow-skinny) is not installed, or cannot write where it is to.
     """
 
     def __init__(self, tracking_uri: str | None = None, experiment: str = "paceline") -> None:
         self._mlflow = needed("mlflow", "mlflow", "the mlflow logger")
         self._metric = needed("mlflow.entities", "mlflow", "the mlflow logger").Metric
         self._tracking_uri, self._experiment = tracking_uri, experiment
+        uri = tracking_uri or self._mlflow.get_tracking_uri()
+        # The small mlflow of the extra has no database of its own, and says so in a way that nobody understands.
+        if uri.startswith("sqlite:") and importlib.util.find_spec("sqlalchemy") is None:
+            raise UsageError(
+                f"the mlflow logger is to write into {uri!r}, for which mlflow-skinny has no code: expected"
+                " MLFLOW_TRACKING_URI to be a server's, http://..., or pip install mlflow"
+            )
         self._id = ""
 
     def on_start(self, event: StartEvent) -> None:
