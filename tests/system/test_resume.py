@@ -106,6 +106,7 @@ def run_on(path: Path, *args: str) -> tuple[int, str, dict[str, Any]]:
     return done.returncode, done.stdout + done.stderr, json.loads(out.read_text()) if out.exists() else {}
 
 
+@pytest.mark.slow
 def test_run_resumed_elsewhere_ends_with_the_bits_of_one_never_stopped(copy: Path, tmp_path: Path) -> None:
     code, said, summary = run_on(copy)
     assert code == 0, said

@@ -86,6 +86,7 @@ def test_a_revoked_worker_leaves_with_the_reason_and_for_good(run: Cluster, guar
     assert "of 'w1' was revoked at" in run.log("w1")
 
 
+@pytest.mark.slow
 def test_everybody_else_is_refused_with_its_own_reason(run: Cluster, guarded: Guarded) -> None:
     tls = ("--tls-dir", str(guarded.tls))
     worker = guarded.token("w1")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -132,5 +133,6 @@ def draw(status: Status, picture: RenderableType, rounds_per_s: float, title: st
     head = Text(f"{title}  " if title else "", style="bold")
     head.append(headline(status, rounds_per_s), style="not bold")
     total, done = status["rounds"], status["version"]
-    bar = [ProgressBar(total=total, completed=min(done, total), width=60)] if total else []
+    # A bar alone ends no line.
+    bar = [Padding(ProgressBar(total=total, completed=min(done, total), width=60), 0)] if total else []
     return Group(head, *bar, picture)
