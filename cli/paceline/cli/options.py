@@ -49,7 +49,9 @@ class Option:
     @property
     def variable(self) -> str:
         """Name its environment variable."""
-        return f"PACELINE_{self.name.upper().replace('-', '_')}"
+        # PACELINE_LOG says how the server writes its own log.
+        name = "loggers" if self.name == "log" else self.name
+        return f"PACELINE_{name.upper().replace('-', '_')}"
 
 
 def _option(field: str, panel: str, shows: str, text: str, name: str = "") -> Option:
