@@ -18,6 +18,7 @@ import paceline
 from paceline.callbacks import EndEvent, EvaluationEvent, RoundEvent, StartEvent, WorkerEvent
 from paceline.errors import JobImportError, RunFailedError, UsageError
 from paceline.evaluation import evaluate
+from paceline.server.rundir import WORKERS
 from tests.jobs import DigitsLike
 from tests.system.cluster import until
 
@@ -182,7 +183,8 @@ def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_script_with_its_state_saved(tmp_path: Path) -> None:
     process = script(tmp_path, 'if __name__ == "__main__":', rounds=1_000_000, progress=True)
     try:
-        until(lambda: any((tmp_path / "run").glob("ledger.sqlite")), "a run that has begun")
+        # Written when the server has said that it serves: before that there is nothing to go on with.
+        until((tmp_path / "run" / WORKERS).is_file, "a run that has begun")
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=60)
     finally:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import typer
 
+from paceline.access import VARIABLE
 from paceline.cli.app import app
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.options import OPTIONS, options_of
+from paceline.server.log import FORMAT_VARIABLE
 from paceline.settings import RunSettings, WorkerSettings
 
 OF_RUN_AND_SERVER = """
@@ -41,6 +43,8 @@ def test_every_setting_of_server_and_worker_has_a_flag() -> None:
 def test_names_and_variables_are_unambiguous() -> None:
     assert len({option.name for option in OPTIONS}) == len(OPTIONS)
     assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
+    # What the environment says besides the settings is no setting's.
+    assert not {option.variable for option in OPTIONS} & {FORMAT_VARIABLE, VARIABLE, "PACELINE_MALLOPT"}
 
 
 @pytest.mark.parametrize("command", FLAGS)

@@ -63,7 +63,8 @@ async def idle_sessions(address: str, count: int, method: str = "Session") -> As
         grpc.aio.insecure_channel(address, options=channel_options()) for _ in range(-(-count // STREAMS_PER_CHANNEL))
     ]
     calls: list[Any] = [
-        channels[number % len(channels)].stream_stream(f"/paceline.v1.Coordinator/{method}")()
+        # A connection that a busy machine did not make in time is tried again: it is no refusal.
+        channels[number % len(channels)].stream_stream(f"/paceline.v1.Coordinator/{method}")(wait_for_ready=True)
         for number in range(count)
     ]
     try:
