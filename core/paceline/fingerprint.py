@@ -36,12 +36,15 @@ class JobFingerprint:
         tensors: name, role, shape and dtype of each tensor of the state, in the order of its image.
         n_samples: length of the dataset.
         samples: index and digest of a few samples, ascending.
+        n_validation, validation_samples: the same of the validation data; 0 and none where there are none.
     """
 
     job: str
     tensors: tuple[tuple[str, str, tuple[int, ...], str], ...]
     n_samples: int
     samples: tuple[tuple[int, str], ...]
+    n_validation: int = 0
+    validation_samples: tuple[tuple[int, str], ...] = ()
 
     def to_json(self) -> str:
         """Write it for the wire."""
@@ -57,27 +60,49 @@ class JobFingerprint:
         try:
             raw = json.loads(text)
             tensors = tuple((str(n), str(r), tuple(int(s) for s in shape), str(d)) for n, r, shape, d in raw["tensors"])
-            samples = tuple((int(index), str(digest)) for index, digest in raw["samples"])
-            return cls(str(raw["job"]), tensors, int(raw["n_samples"]), samples)
+            return cls(
+                str(raw["job"]),
+                tensors,
+                int(raw["n_samples"]),
+                _digests(raw["samples"]),
+                int(raw["n_validation"]),
+                _digests(raw["validation_samples"]),
+            )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"a job fingerprint cannot be read: {repr(error)[:200]}") from error
 
 
-def fingerprint(job: Job, layout: StateLayout, dataset: SampleSource, seed: int) -> JobFingerprint:
-    """Take a job's fingerprint. Loads 16 samples, each under a seed of its own.
+def fingerprint(
+    job: Job, layout: StateLayout, dataset: SampleSource, seed: int, validation: SampleSource | None = None
+) -> JobFingerprint:
+    """Take a job's fingerprint. Loads 16 samples of each dataset, each under a seed of its own.
 
     Raises:
-        JobImportError: the dataset raised.
+        JobImportError: a dataset raised.
     """
-    n_samples = len(dataset)
+    tensors = tuple((slot.name, role.name.lower(), slot.shape, slot.dtype) for role, slot in layout.slots())
+    return JobFingerprint(
+        job=type(job).__name__,
+        tensors=tensors,
+        n_samples=len(dataset),
+        samples=_sampled(dataset, "dataset()", seed),
+        n_validation=0 if validation is None else len(validation),
+        validation_samples=() if validation is None else _sampled(validation, "validation()", seed),
+    )
+
+
+def _sampled(dataset: SampleSource, what: str, seed: int) -> tuple[tuple[int, str], ...]:
     samples = []
-    for index in _indices(seed, n_samples):
+    for index in _indices(seed, len(dataset)):
         seed_everything(task_seed(seed, index, "loading"))
-        with users_code(f"dataset()[{index}]"):
+        with users_code(f"{what}[{index}]"):
             sample = dataset[index]
         samples.append((index, sample_digest(sample)))
-    tensors = tuple((slot.name, role.name.lower(), slot.shape, slot.dtype) for role, slot in layout.slots())
-    return JobFingerprint(type(job).__name__, tensors, n_samples, tuple(samples))
+    return tuple(samples)
+
+
+def _digests(rows: Any) -> tuple[tuple[int, str], ...]:
+    return tuple((int(index), str(digest)) for index, digest in rows)
 
 
 def differences(server: JobFingerprint, here: JobFingerprint) -> list[str]:
@@ -87,16 +112,27 @@ def differences(server: JobFingerprint, here: JobFingerprint) -> list[str]:
         found.append(f"the job is {server.job} on the server, {here.job} here")
     if server.tensors != here.tensors:
         found += _tensor_differences(server, here)
-    if server.n_samples != here.n_samples:
-        found.append(f"the dataset has {server.n_samples} samples on the server, {here.n_samples} here")
-    elif server.samples != here.samples:
-        others = dict(here.samples)
-        places = [index for index, digest in server.samples if others.get(index) != digest]
-        found.append(
-            f"the samples differ in order or content: {len(places)} of the {len(server.samples)} compared, "
-            f"first at position {places[0] if places else 0} of the dataset"
-        )
+    found += _sample_differences("dataset", (server.n_samples, server.samples), (here.n_samples, here.samples))
+    found += _sample_differences(
+        "validation set",
+        (server.n_validation, server.validation_samples),
+        (here.n_validation, here.validation_samples),
+    )
     return found
+
+
+_Samples = tuple[int, tuple[tuple[int, str], ...]]
+
+
+def _sample_differences(what: str, server: _Samples, here: _Samples) -> list[str]:
+    if server[0] != here[0]:
+        return [f"the {what} has {server[0]} samples on the server, {here[0]} here"]
+    others = dict(here[1])
+    places = [index for index, digest in server[1] if others.get(index) != digest]
+    if not places:
+        return []
+    compared = f"{len(places)} of the {len(server[1])} compared, first at position {places[0]} of the {what}"
+    return [f"the samples differ in order or content: {compared}"]
 
 
 def sample_digest(sample: Any) -> str:

@@ -6,6 +6,7 @@ the kept ones. The current gradient stays apart until somebody says that the tas
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import torch
 
 from paceline.contribution import ContributionBuffer
 from paceline.errors import PacelineError, SettingsError, TaskError
+from paceline.evaluation import ValidationSums, number_of, validate_task
 from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
 from paceline.job import Batch, Job, SampleSource
 from paceline.layout import Role, Rule, Sums, contribution_layout
@@ -90,12 +92,20 @@ class TaskRunner:
         flat: its model; after writing a version into it, call adopt_version.
         dataset: its samples, at least settings.micro_batch.
         settings: as the server said.
+        validation: samples of the validation tasks; None: there are none.
 
     Attributes:
         micro_steps: slices that tasks are loaded in.
     """
 
-    def __init__(self, job: Job, flat: FlatModel, dataset: SampleSource, settings: ComputeSettings) -> None:
+    def __init__(
+        self,
+        job: Job,
+        flat: FlatModel,
+        dataset: SampleSource,
+        settings: ComputeSettings,
+        validation: SampleSource | None = None,
+    ) -> None:
         self._job = job
         self._flat = flat
         self._settings = settings
@@ -112,7 +122,9 @@ class TaskRunner:
         self._sources = self._list_sources()
         self._version_buffers = flat.buffers.clone()
         self._current: TaskGradient | None = None
-        self._loader = TaskLoader(job, dataset, settings.seed, settings.micro_batch, settings.partition)
+        self._loader = TaskLoader(
+            job, dataset, settings.seed, settings.micro_batch, settings.partition, validation=validation
+        )
 
     def new_sum(self) -> ContributionBuffer:
         """Make an empty contribution on the model's device."""
@@ -199,6 +211,17 @@ class TaskRunner:
             # Out here, where nothing holds what the attempt has left in memory.
             batch = self.load(batch.task)
 
+    def validate(self, batch: TaskBatch) -> ValidationSums:
+        """Measure the version on a validation task; the current gradient is forgotten.
+
+        Raises:
+            TaskError: see evaluation.validate_task.
+        """
+        self._current = None
+        self._restore()
+        with self._autocast():
+            return validate_task(self._job, self._flat.module, batch, self._settings.seed)
+
     def accumulate(self, total: ContributionBuffer, gradient: TaskGradient) -> None:
         """Add the current gradient and the buffers it left to a sum.
 
@@ -264,12 +287,14 @@ class TaskRunner:
                 parameter.grad = view
 
     def _step(self, part: Batch, size: int) -> tuple[float, int, dict[str, float]]:
-        if self._settings.precision == "bf16":
-            with torch.autocast(self._flat.device.type, dtype=torch.bfloat16):
-                value = self._job.loss(self._flat.module, part)
-        else:
+        with self._autocast():
             value = self._job.loss(self._flat.module, part)
         return backward_of_sum(value, size)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._settings.precision == "bf16":
+            return torch.autocast(self._flat.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
     def _collect_strays(self) -> None:
         """Bring home gradients that are no longer our views, because the job's loss called zero_grad, say."""
@@ -327,8 +352,4 @@ def backward_of_sum(value: Any, size: int) -> tuple[float, int, dict[str, float]
     if sums is not None and not isinstance(sums, Mapping):
         raise ValueError(f"loss() gave (sum, n, {type(sums).__name__}): expected a dict of sums by name")
     torch.autograd.backward(loss)
-    return loss.item(), samples, {str(name): _number(number) for name, number in (sums or {}).items()}
-
-
-def _number(value: Any) -> float:
-    return float(value.detach().item() if isinstance(value, torch.Tensor) else value)
+    return loss.item(), samples, {str(name): number_of(number) for name, number in (sums or {}).items()}

@@ -20,6 +20,8 @@ Loss = (
     | tuple[torch.Tensor, int | torch.Tensor]
     | tuple[torch.Tensor, int | torch.Tensor, Mapping[str, Number]]
 )
+# What validate() gives.
+Sums = Mapping[str, Number] | tuple[Mapping[str, Number], int | torch.Tensor]
 
 
 class SampleSource(Protocol):
@@ -42,9 +44,12 @@ class Job(abc.ABC):
 
     Attributes:
         data: this machine's folder with the data (``--data``), or None.
+        plateau_metric: the metric of validation() that a ReduceLROnPlateau of scheduler() is stepped with, each time
+            that it was measured; None: the round's loss, each round.
     """
 
     data: Path | None = None
+    plateau_metric: str | None = None
 
     @abc.abstractmethod
     def model(self) -> torch.nn.Module:
@@ -70,8 +75,28 @@ class Job(abc.ABC):
         """Make the optimizer over the model's parameters, groups and all. It lives on the server only."""
 
     def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Measure the model, e.g. ``{"accuracy": 0.97}``. The model is a copy in eval() mode, without gradients."""
+        """Measure the model, e.g. ``{"accuracy": 0.97}``. The model is a copy in eval() mode, without gradients.
+
+        It runs on the server, beside the rounds. With validation() and validate() the workers do it.
+        """
         return {}
+
+    def validation(self) -> SampleSource:
+        """Open the validation data, a dataset as of `dataset`: workers measure the model on it, in pieces."""
+        raise NotImplementedError
+
+    def validate(self, model: torch.nn.Module, batch: Batch) -> Sums:
+        """Measure the model on a batch of validation(), in eval() mode and without gradients.
+
+        Returns:
+            Sums over the samples of the batch by name, such as {"accuracy_sum": right, "loss_sum": loss}; or (sums, n),
+            where n is what they count (tokens, say). Up to 16, finite.
+        """
+        raise NotImplementedError
+
+    def metrics(self, means: dict[str, float]) -> dict[str, float]:
+        """Make the metrics of the means over all validation data, named without "_sum"; runs on the server."""
+        return means
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
         """Make a learning-rate scheduler; it is stepped once per round (ReduceLROnPlateau with the round's loss)."""

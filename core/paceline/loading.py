@@ -12,14 +12,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from paceline.errors import JobImportError, PacelineError, UsageError
-from paceline.job import Job, SampleSource
+from paceline.job import Job, SampleSource, overrides
 from paceline.seeding import seed_everything
 from paceline.tracebacks import describe, users_traceback
 
@@ -75,17 +75,8 @@ def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> Samp
         JobImportError: the job's own code raised.
     """
     seed_everything(seed)
-    with users_code("dataset()"):
-        dataset = job.dataset()
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        kind = type(dataset).__name__
-        raise UsageError(
-            f"dataset() gave a {kind} without len() or indexing: expected a map-style dataset with a length"
-        )
-    with users_code("len(dataset())"):
-        n_samples = len(dataset)
-    if n_samples == 0:
-        raise UsageError("dataset() is empty: expected at least one task of samples")
+    dataset = _opened(job.dataset, "dataset()")
+    n_samples = len(dataset)
     if n_samples < micro_batch:
         raise UsageError(f"dataset() has {n_samples} samples, fewer than a task: micro-batch is {micro_batch}")
     if parts and n_samples // parts < micro_batch:
@@ -93,6 +84,39 @@ def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> Samp
         raise UsageError(
             f"dataset() has {n_samples} samples, {smallest}, fewer than a task: micro-batch is {micro_batch}"
         )
+    return dataset
+
+
+def build_validation(job: Job, seed: int) -> SampleSource | None:
+    """Open a job's validation data under the run's seed; None where it has none.
+
+    Raises:
+        UsageError: no len(), no samples; or the job has only one of validation() and validate(), or evaluate() besides.
+        JobImportError: the job's own code raised.
+    """
+    has = [method for method in ("validation", "validate") if overrides(job, method)]
+    if not has:
+        return None
+    if len(has) == 1:
+        missing = "validate" if has == ["validation"] else "validation"
+        raise UsageError(f"job {type(job).__name__} has {has[0]}() without {missing}(): expected both")
+    if overrides(job, "evaluate"):
+        expected = "expected one: workers run validate(), the server evaluate()"
+        raise UsageError(f"job {type(job).__name__} has evaluate() and validation(): {expected}")
+    seed_everything(seed)
+    return _opened(job.validation, "validation()")
+
+
+def _opened(make: Callable[[], SampleSource], what: str) -> SampleSource:
+    with users_code(what):
+        dataset = make()
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        kind = type(dataset).__name__
+        raise UsageError(f"{what} gave a {kind} without len() or indexing: expected a map-style dataset with a length")
+    with users_code(f"len({what})"):
+        n_samples = len(dataset)
+    if n_samples == 0:
+        raise UsageError(f"{what} is empty: expected at least one sample")
     return dataset
 
 

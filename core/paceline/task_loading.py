@@ -18,7 +18,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from paceline.errors import TaskError
 from paceline.job import Batch, Job, SampleSource, overrides
 from paceline.seeding import seed_everything
-from paceline.tasks import task_samples, task_seed
+from paceline.tasks import is_validation, task_name, task_samples, task_seed, validation_samples
 from paceline.tracebacks import describe, users_traceback
 
 
@@ -44,17 +44,24 @@ class TaskLoader:
         seed: the run's.
         micro_batch: samples per task.
         partition: parts of the data, see tasks.task_samples.
+        validation: samples of the validation tasks; None: there are none.
     """
 
-    def __init__(self, job: Job, dataset: SampleSource, seed: int, micro_batch: int, partition: int = 0) -> None:
-        self._job = job
-        self._dataset = dataset
+    def __init__(
+        self,
+        job: Job,
+        dataset: SampleSource,
+        seed: int,
+        micro_batch: int,
+        partition: int = 0,
+        *,
+        validation: SampleSource | None = None,
+    ) -> None:
+        self._training = _Collator(job, dataset)
+        self._validation = None if validation is None else _Collator(job, validation)
         self._seed = seed
         self._micro_batch = micro_batch
         self._partition = partition
-        self._n_samples = len(dataset)
-        # Indexing its tensors gives the batch that collating its samples one by one would, at a tenth of the time.
-        self._tensors = dataset.tensors if type(dataset) is TensorDataset and not overrides(job, "collate") else None
 
     def load(self, task: int, micro_steps: int = 1) -> TaskBatch:
         """Load a task's samples in so many slices.
@@ -62,13 +69,33 @@ class TaskLoader:
         Raises:
             TaskError: the dataset or the job's collate raised, or memory ran out.
         """
-        indices = task_samples(self._seed, task, self._micro_batch, self._n_samples, self._partition)
         seed_everything(task_seed(self._seed, task, "loading"))
         with failures(task, "loading"):
-            slices = [indices] if micro_steps == 1 else np.array_split(indices, micro_steps)
-            return TaskBatch(task, tuple(self._collated(slices)), tuple(len(part) for part in slices))
+            source, indices = self._samples(task)
+            steps = min(micro_steps, len(indices))
+            slices = [indices] if steps == 1 else np.array_split(indices, steps)
+            return TaskBatch(task, tuple(source.batches(slices)), tuple(len(part) for part in slices))
 
-    def _collated(self, slices: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    def _samples(self, task: int) -> tuple[_Collator, NDArray[np.int64]]:
+        if not is_validation(task):
+            n_samples = self._training.n_samples
+            return self._training, task_samples(self._seed, task, self._micro_batch, n_samples, self._partition)
+        if self._validation is None:
+            raise ValueError("the job has no validation()")
+        return self._validation, validation_samples(task, self._micro_batch, self._validation.n_samples)
+
+
+class _Collator:
+    """Makes batches of a dataset's samples as the job says."""
+
+    def __init__(self, job: Job, dataset: SampleSource) -> None:
+        self._job = job
+        self._dataset = dataset
+        self.n_samples = len(dataset)
+        # Indexing its tensors gives the batch that collating its samples one by one would, at a tenth of the time.
+        self._tensors = dataset.tensors if type(dataset) is TensorDataset and not overrides(job, "collate") else None
+
+    def batches(self, slices: list[NDArray[np.int64]]) -> Iterator[Batch]:
         if self._tensors is not None:
             for part in slices:
                 index = torch.from_numpy(part.copy())
@@ -117,7 +144,7 @@ def failures(task: int, doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         kind = "out-of-memory" if _is_out_of_memory(error) else "exception"
-        message = f"task {task}: {doing} it raised {describe(error)}"
+        message = f"{task_name(task)}: {doing} it raised {describe(error)}"
         raise TaskError(message, kind, users_traceback(error)) from error
 
 

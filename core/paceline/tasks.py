@@ -4,6 +4,8 @@ Position p of the sample stream is sample ``perm_e[p mod N]`` with ``e = p div N
 permutation of epoch e. Task t holds positions [t m, (t + 1) m). So every sample comes once per epoch, no task is short,
 and a task may straddle two epochs.
 
+The ids from VALIDATION on stand for the validation data, cut into pieces in their order: the model is measured on them.
+
 All chance comes from ``RandomState`` and from BLAKE2 digests: NEP 19 freezes the streams of RandomState for good, while
 those of ``Generator`` may change with a numpy release. Two machines with different numpy versions must agree on a task.
 """
@@ -18,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Phase = Literal["loading", "computing"]
+
+VALIDATION = 1 << 62
+"""The first id of a validation task; no task stream gets that far."""
 
 
 def task_samples(seed: int, task: int, micro_batch: int, n_samples: int, parts: int = 0) -> NDArray[np.int64]:
@@ -53,6 +58,33 @@ def task_samples(seed: int, task: int, micro_batch: int, n_samples: int, parts: 
     if not missing:
         return head
     return np.concatenate([head, epoch_order(seed, epoch + 1, n_samples)[:missing]])
+
+
+def is_validation(task: int) -> bool:
+    """Tell whether a task measures the model."""
+    return task >= VALIDATION
+
+
+def task_name(task: int) -> str:
+    """Name a task as people know it."""
+    return f"validation task {task - VALIDATION}" if is_validation(task) else f"task {task}"
+
+
+def validation_tasks(micro_batch: int, n_samples: int) -> int:
+    """Give the number of validation tasks; only the last may be short."""
+    return -(-n_samples // micro_batch)
+
+
+def validation_samples(task: int, micro_batch: int, n_samples: int) -> NDArray[np.int64]:
+    """Give the sample indices of a validation task, in order; shape (micro_batch,), or fewer for the last.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    first = (task - VALIDATION) * micro_batch
+    if not 0 <= first < n_samples:
+        raise ValueError(f"{task_name(task)} with micro_batch {micro_batch} of {n_samples} samples: no such task")
+    return np.arange(first, min(first + micro_batch, n_samples), dtype=np.int64)
 
 
 def task_seed(seed: int, task: int, phase: Phase) -> int:

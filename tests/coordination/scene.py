@@ -37,6 +37,7 @@ from paceline.coordination.events import (
 )
 from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, TaskId, WorkerName
 from paceline.coordination.policies import PolicyOptions, make_policy
+from paceline.tasks import is_validation
 from tests.coordination.checked import Checked
 
 E = TypeVar("E")
@@ -129,10 +130,10 @@ class Scene:
 
     @property
     def over(self) -> set[LeaseId]:
-        """Leases that need no more work: recorded, taken or refused."""
-        return self._refused | {
-            effect.lease for effect in self.log if isinstance(effect, AddContribution | LeaseRecord)
-        }
+        """Leases that need no more work of a round: recorded, taken or refused, or there to measure."""
+        measuring = {order.lease for order in of(self.log, SendLease) if is_validation(order.tasks[0])}
+        ended = {effect.lease for effect in self.log if isinstance(effect, AddContribution | LeaseRecord)}
+        return self._refused | measuring | ended
 
     def finish_round(self, *workers: Worker) -> None:
         """Let these workers do whatever they still hold of the round."""

@@ -349,6 +349,7 @@ def test_run_resumed_in_a_new_life_goes_on_where_it_stood() -> None:
         attempts={},
         workers=(),
         held=(),
+        measured=0,
         policy=policy.name,
         policy_state={},
     )

@@ -58,6 +58,7 @@ class Cut:
         next_tasks, returned: the task streams' position, see `effects.RoundRecord`.
         attempts: at tasks that failed and are not applied.
         workers, held: what was learned of them, and what is held against them.
+        measured: the last version that workers measured and that was judged, 0: none.
         policy: the policy's name; `policy_state` what it keeps, as it stood before it planned the next round.
     """
 
@@ -67,6 +68,7 @@ class Cut:
     attempts: Mapping[TaskId, tuple[Attempt, ...]]
     workers: tuple[KnownWorker, ...]
     held: tuple[Held, ...]
+    measured: int
     policy: str
     policy_state: PolicyState
 
@@ -85,6 +87,7 @@ class Cut:
                 for one in self.workers
             ],
             "held": [[one.name, one.refused, one.aside_s, one.why] for one in self.held],
+            "measured": self.measured,
             "policy": self.policy,
             "policy_state": self.policy_state,
         }
@@ -96,8 +99,9 @@ class Cut:
         Raises:
             UsageError: it is something else; the message says what and where.
         """
-        keys = ("version", "next_tasks", "returned", "attempts", "workers", "held", "policy", "policy_state")
-        version, next_tasks, returned, attempts, workers, held, policy, policy_state = Saved("cut", value).fields(*keys)
+        keys = ("version", "next_tasks", "returned", "attempts", "workers", "held", "measured", "policy")
+        fields = Saved("cut", value).fields(*keys, "policy_state")
+        version, next_tasks, returned, attempts, workers, held, measured, policy, policy_state = fields
         return cls(
             version=version.count(0),
             next_tasks=tuple(one.count(0) for one in next_tasks.row(1)),
@@ -105,6 +109,7 @@ class Cut:
             attempts=dict(_attempts(task, rows) for task, rows in attempts.items()),
             workers=tuple(_worker(row) for row in workers.row(0)),
             held=tuple(_held(row) for row in held.row(0)),
+            measured=measured.count(0),
             policy=policy.text(),
             policy_state={key: one.value for key, one in policy_state.items()},
         )

@@ -254,6 +254,23 @@ class RoundRecord:
     means: tuple[tuple[str, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeVersion:
+    """All validation tasks of a version are in: make its metrics, and answer `VersionJudged`.
+
+    Attributes:
+        means: of the job's sums, by name, over the samples of the tasks that gave them.
+        tasks: that were done; worker_s: the seconds that workers took for them.
+        seconds: from the first grant to the last report.
+    """
+
+    version: int
+    means: tuple[tuple[str, float], ...]
+    tasks: int
+    worker_s: float
+    seconds: float
+
+
 class LeaseVerdict(Enum):
     """How a lease ended."""
 
@@ -364,6 +381,7 @@ Effect = (
     | RoundPlanned
     | RoundRecord
     | LeaseRecord
+    | JudgeVersion
     | WorkerChanged
     | Warn
     | SaveCheckpoint

@@ -218,6 +218,13 @@ class UpdateFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionJudged:
+    """The metrics of a version that workers measured are known, and what follows from them was posted before."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """End the run.
 
@@ -266,6 +273,7 @@ Event = (
     | VersionGone
     | UpdateApplied
     | UpdateFailed
+    | VersionJudged
     | StopRequested
     | CheckpointRequested
     | CheckpointSaved

@@ -11,6 +11,7 @@ from paceline.coordination.members import Member, Standing, Statistics
 from paceline.coordination.rounds import Round
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.coordination.state import MachineError, State
+from paceline.tasks import VALIDATION, is_validation, task_name
 
 
 def validate(state: State) -> None:
@@ -43,7 +44,7 @@ def _membership_faults(state: State) -> list[str]:
 def _forgotten(state: State, lease: Lease) -> bool:
     if lease.in_advance or lease.phase is not Phase.OPEN or state.outcome is not None:
         return False
-    if lease.running or lease.kept or lease.undecided:
+    if lease.running or lease.kept or lease.undecided or (lease.measures and state.measuring is not None):
         return False
     current = state.round
     return current is None or current.full or not current.plan.refill or lease.version != state.version
@@ -60,8 +61,26 @@ def _task_faults(state: State) -> list[str]:
         for task in lease.running.keys() | lease.kept.keys() | lease.undecided.keys():
             places.setdefault(task, []).append(f"lease {lease.id}")
     faults += [f"task {task} is in {' and '.join(where)}" for task, where in places.items() if len(where) > 1]
-    faults += [f"task {task} was never handed out" for task in places if not state.queue.was_handed_out(task)]
-    return faults
+    measured = [task for task in places if is_validation(task)]
+    faults += [
+        f"task {task} was never handed out"
+        for task in places
+        if not is_validation(task) and not state.queue.was_handed_out(task)
+    ]
+    return faults + _validation_faults(state, measured)
+
+
+def _validation_faults(state: State, in_hand: list[TaskId]) -> list[str]:
+    if state.outcome is not None:
+        return []
+    measuring = state.measuring
+    if measuring is None:
+        return [f"{task_name(task)} is in a worker's hands, and nothing is measured" for task in in_hand]
+    places = [*measuring.todo, *in_hand, *measuring.results]
+    expected = range(VALIDATION, VALIDATION + state.settings.validation_tasks)
+    if sorted(places) != list(expected):
+        return [f"validation tasks are in {sorted(places)}: expected each of {expected} once"]
+    return [] if state.round is None else ["a version is measured in the middle of a round"]
 
 
 def _round_faults(state: State, current: Round) -> list[str]:
@@ -169,6 +188,8 @@ def _radius_s(state: State, statistics: Statistics) -> float | None:
 def _state(state: State) -> str:
     if state.outcome is not None:
         return state.outcome.value
+    if state.measuring is not None:
+        return "training" if any(m.available(state.now) for m in state.members.values()) else "waiting"
     return "waiting" if state.round is None or _stranded(state, state.round) else "training"
 
 
@@ -186,6 +207,9 @@ def _situation(state: State) -> str:
     vacant = ", ".join(map(str, state.vacant_parts()))
     if vacant and (state.version or current is not None):
         return f"waiting for a worker: part {vacant} of the data has none; the next to join takes it over"
+    if state.measuring is not None:
+        done = f"{len(state.measuring.results)} of {state.settings.validation_tasks} validation tasks are in"
+        return f"measuring version {state.measuring.version}: {done}"
     if current is None:
         if state.version == 0 and ready < state.first_workers:
             return f"waiting for workers: {ready} of {state.first_workers} are ready"

@@ -40,6 +40,7 @@ class Lease:
         given_up: taken from the worker unfinished; a late report of one changes nothing but the bill.
         results: of finished tasks; claimed_s: the sum of their seconds.
         push: the latest attempt that is being staged.
+        measures: its tasks are validation tasks, see validating.py.
     """
 
     id: LeaseId
@@ -61,6 +62,7 @@ class Lease:
     claimed_s: float = 0.0
     push: PushId | None = None
     wasted_s: float = 0.0
+    measures: bool = False
 
     def grant(self, tasks: list[TaskId]) -> None:
         """Add tasks to be done."""

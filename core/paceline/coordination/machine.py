@@ -12,8 +12,10 @@ holder that is lost, refused or failing gives its places up again, and the round
     waiting --plan--> open --quota met--> full --all verified--> updating --applied--> waiting
                        ^------- a place lost -------'
 
+Where workers measure versions, they do it between two rounds: waiting --due--> measuring --judged--> waiting.
+
 Modules: state (all data), joining (sessions, names, loss), working (reports), pushing (contributions), planning
-(rounds), timing (timers), saving (cuts), inspection (invariants and snapshot).
+(rounds), validating (measuring), timing (timers), saving (cuts), inspection (invariants and snapshot).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from paceline.coordination import inspection, joining, planning, pushing, saving, timing, working
+from paceline.coordination import inspection, joining, planning, pushing, saving, timing, validating, working
 from paceline.coordination.cut import Cut
 from paceline.coordination.effects import Effect, Outcome, RefusePush
 from paceline.coordination.events import (
@@ -48,6 +50,7 @@ from paceline.coordination.events import (
     UpdateApplied,
     UpdateFailed,
     VersionGone,
+    VersionJudged,
 )
 from paceline.coordination.machine_settings import MachineSettings
 from paceline.coordination.plan import Policy
@@ -91,6 +94,7 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ContributionInterrupted: pushing.interrupted,
     UpdateApplied: planning.updated,
     UpdateFailed: planning.update_failed,
+    VersionJudged: validating.judged,
     StopRequested: _stop,
     CheckpointRequested: saving.requested,
     CheckpointSaved: saving.saved,

@@ -29,6 +29,8 @@ class MachineSettings:
         attempts: so often is one task tried before the run fails.
         checkpoint_rounds, checkpoint_s: a version is saved so long after the last that was: the first that comes.
         idle_exit_s: without any worker for so long the run is stopped.
+        validation_tasks: that workers measure a version by; 0: they measure none.
+        validate_every: rounds between such measurements; 0: only when all rounds are done.
         radius_constant: factor of ata-empirical's confidence radius as shown for every policy.
     """
 
@@ -53,4 +55,6 @@ class MachineSettings:
     checkpoint_rounds: int | None = None
     checkpoint_s: float = math.inf
     idle_exit_s: float = math.inf
+    validation_tasks: int = 0
+    validate_every: int = 0
     radius_constant: float = 2.0

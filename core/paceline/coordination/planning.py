@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from paceline.coordination import saving
+from paceline.coordination import saving, validating
 from paceline.coordination.effects import ApplyUpdate, Outcome, RoundPlanned, RoundRecord
 from paceline.coordination.events import UpdateApplied, UpdateFailed
 from paceline.coordination.ids import TaskId, WorkerName
@@ -13,9 +13,8 @@ from paceline.coordination.members import Member, Standing
 from paceline.coordination.plan import Exactly, Update, View, WorkerView
 from paceline.coordination.resting import cancel, collect
 from paceline.coordination.rounds import Round
-from paceline.coordination.state import MachineError, State
+from paceline.coordination.state import MachineError, State, Stop
 from paceline.coordination.working import decide_late
-from paceline.round_sums import mean_name
 
 
 def advance(state: State) -> None:
@@ -25,11 +24,15 @@ def advance(state: State) -> None:
     current = state.round
     if state.updating:
         return
-    if state.stop is not None and (current is None or state.stop.by <= state.now):
+    # The last version is measured before a run is done; one that is stopped ends at once.
+    measuring = None if state.stop is not None and state.stop.outcome is not Outcome.DONE else state.measuring
+    if state.stop is not None and measuring is None and (current is None or state.stop.by <= state.now):
         state.finish(state.stop.outcome, state.stop.reason)
     elif state.alone_since is not None and state.alone_since + state.settings.idle_exit_s <= state.now:
         reason = f"no worker was there for {state.settings.idle_exit_s:g} s"
         state.finish(Outcome.STOPPED, reason, try_again=True)
+    elif measuring is not None:
+        validating.tend(state, measuring)
     elif current is None:
         _plan(state)
     else:
@@ -55,10 +58,15 @@ def updated(state: State, event: UpdateApplied) -> None:
     state.out.append(_record(state, current, event))
     state.records, state.accounts, state.round = [], {}, None
     state.last_granted = current.granted
-    if state.stop is None and state.settings.rounds is not None and state.version >= state.settings.rounds:
-        state.finish(Outcome.DONE, f"{state.version} rounds are done")
-    else:
-        saving.committed(state)
+    if state.stop is None:
+        validating.begin_if_due(state)
+    if state.stop is None and validating.is_last(state):
+        reason = f"{state.version} rounds are done"
+        if state.measuring is None:
+            state.finish(Outcome.DONE, reason)
+            return
+        state.stop = Stop(Outcome.DONE, reason, math.inf)
+    saving.committed(state)
 
 
 def update_failed(state: State, event: UpdateFailed) -> None:
@@ -84,13 +92,8 @@ def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
         returned=state.returned,
         divisor=current.divisor,
         state_crc32c=event.state_crc32c,
-        means=tuple((mean_name(name), _mean(given)) for name, given in sorted(current.sums.items())),
+        means=current.sums.means(),
     )
-
-
-def _mean(given: list[tuple[float, int]]) -> float:
-    # fsum is exact, so it does not depend on the order of arrival.
-    return math.fsum(value for value, _ in given) / max(sum(samples for _, samples in given), 1)
 
 
 def _unused(state: State) -> tuple[TaskId, ...]:

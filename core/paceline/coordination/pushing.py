@@ -15,7 +15,6 @@ from paceline.coordination.ids import LEASES_PER_LIFE, LeaseId, PushId, TaskId
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.state import MachineError, Push, State
 from paceline.coordination.working import attempt_failed, finished, leave_if_drained
-from paceline.round_sums import MOST_SUMS
 
 
 def offered(state: State, event: ContributionOffered) -> None:
@@ -108,10 +107,7 @@ def _apply(state: State, push_id: PushId, push: Push, lease: Lease) -> None:
         current.samples += result.samples
         current.weighed_samples += current.weights.get(lease.share, 1.0) * result.samples
         current.losses.append(result.loss_sum)
-        for name, value in result.sums:
-            # One honest job has the same names everywhere.
-            if name in current.sums or len(current.sums) < MOST_SUMS:
-                current.sums.setdefault(name, []).append((value, result.samples))
+        current.sums.add(result.sums, result.samples)
         _blame_failures(state, lease, result.task)
     account.last_s = state.now
     state.learned(member).strikes = 0

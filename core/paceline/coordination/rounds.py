@@ -9,6 +9,7 @@ from paceline.coordination.effects import WorkerRecord
 from paceline.coordination.ids import LeaseId, TaskId, WorkerName
 from paceline.coordination.members import Statistics
 from paceline.coordination.plan import Finished, Plan, PolicyState, Quota, Share
+from paceline.round_sums import GivenSums
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class Round:
         lost: tasks of the round that lost their holder; when they are handed out again they count as planned again.
         granted: tasks given to each worker in this round, planned again ones included.
         losses: loss sums of the verified tasks.
-        sums: further sums of theirs by name, each with the task's samples.
+        sums: further sums of theirs.
         stale: the counts have changed since the quota was last asked.
     """
 
@@ -78,7 +79,7 @@ class Round:
     tasks: int = 0
     samples: int = 0
     losses: list[float] = field(default_factory=list)
-    sums: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    sums: GivenSums = field(default_factory=GivenSums)
     weighed_samples: float = 0.0
     divisor: float | None = None
     finished: list[tuple[Statistics, Finished]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paceline.coordination import validating
 from paceline.coordination.cut import Cut, Held, KnownWorker
 from paceline.coordination.effects import Outcome, SaveCheckpoint, Warn
 from paceline.coordination.events import CheckpointRequested, CheckpointSaved
@@ -41,6 +42,7 @@ def cut(state: State, now: float) -> Cut | None:
             Held(name=name, refused=held.refused, aside_s=max(0.0, held.aside_until - now), why=held.why)
             for name, held in state.conduct.items()
         ),
+        measured=state.measured,
         policy=state.policy.name,
         policy_state=state.policy.state() if before is None else before,
     )
@@ -70,6 +72,8 @@ def restore(state: State, earlier: Cut) -> None:
     }
     # This life's clock begins at 0.
     state.conduct = {one.name: Conduct(one.refused, one.aside_s, one.why) for one in earlier.held}
+    state.measured = earlier.measured
+    validating.begin_if_due(state)
 
 
 def committed(state: State) -> None:

@@ -6,6 +6,7 @@ to one of them and then lets `planning.advance` draw the consequences. Effects g
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from collections import deque
@@ -31,6 +32,7 @@ from paceline.coordination.plan import Policy
 from paceline.coordination.queue import TaskQueue
 from paceline.coordination.rounds import Account, Round
 from paceline.errors import PacelineError
+from paceline.tasks import is_validation
 
 # Of workers that are gone so many names are remembered.
 NAMES_KEPT = 10_000
@@ -57,6 +59,23 @@ class Saving:
     at: float = 0.0
     busy: bool = False
     wanted: bool = False
+
+
+@dataclass(slots=True)
+class Measuring:
+    """A version that workers measure; see validating.py.
+
+    Attributes:
+        todo: tasks that nobody has, ascending.
+        judging: all results are in; the shell makes metrics of them.
+    """
+
+    version: int
+    begun: float
+    todo: list[TaskId]
+    results: dict[TaskId, TaskResult] = field(default_factory=dict)
+    attempts: dict[TaskId, list[Attempt]] = field(default_factory=dict)
+    judging: bool = False
 
 
 @dataclass(slots=True)
@@ -104,6 +123,7 @@ class State:
         conduct: by name, of those against whom something is held.
         leases: all live leases.
         next_tasks, returned: the task streams' position at the last commit.
+        measured: the last version that workers measured; `measuring` the one that they are at.
         alone_since: when the last worker was gone; None while there is one.
         attempts: failed attempts by task, until the task is applied.
         retries: failed tasks that wait for a worker that has not failed them.
@@ -123,6 +143,8 @@ class State:
     returned: tuple[TaskId, ...] = ()
     saving: Saving = field(default_factory=Saving)
     round: Round | None = None
+    measured: int = 0
+    measuring: Measuring | None = None
     outcome: Outcome | None = None
     stop: Stop | None = None
     alone_since: float | None = 0.0
@@ -203,11 +225,13 @@ class State:
         """Tell of a change in a worker's life."""
         self.out.append(WorkerChanged(name=member.name, incarnation=member.incarnation, state=state, reason=reason))
 
-    def open_lease(self, member: Member, tasks: list[TaskId], *, in_advance: bool) -> Lease:
+    def open_lease(
+        self, member: Member, tasks: list[TaskId], *, in_advance: bool = False, measures: bool = False
+    ) -> Lease:
         """Grant tasks into a new lease at the present version and send it."""
         current = self.round
-        if current is None:
-            raise MachineError("a lease was opened outside a round")
+        if (current is None) != measures:
+            raise MachineError("a lease was opened outside a round, or one that measures inside")
         lease = Lease(
             id=LeaseId(self.settings.life * LEASES_PER_LIFE + self.next_lease),
             worker=member.name,
@@ -215,8 +239,9 @@ class State:
             share=member.share,
             version=self.version,
             in_advance=in_advance,
-            task_limit_s=current.plan.limits_s.get(member.name),
+            task_limit_s=None if current is None else current.plan.limits_s.get(member.name),
             opened_s=self.now,
+            measures=measures,
         )
         self.next_lease += 1
         self._start(member, lease, tasks)
@@ -297,11 +322,15 @@ class State:
             self.freed[member.name] = None
         # Between rounds (nobody was free when a round without any result was closed) it belongs to the next one.
         number = self.round.number if self.round is not None else self.version + 1
-        self.records.append(lease.record(number, self.now, weight, verdict))
+        if not lease.measures:
+            self.records.append(lease.record(number, self.now, weight, verdict))
 
     def put_back(self, task: TaskId) -> None:
         """Return an unused task: to those waiting for another worker if it has failed, else to the queue's head."""
-        if task in self.attempts:
+        if is_validation(task):
+            if self.measuring is not None:
+                bisect.insort(self.measuring.todo, task)
+        elif task in self.attempts:
             self.retries.add(task)
         else:
             self.queue.give_back(task)
@@ -311,7 +340,8 @@ class State:
     ) -> None:
         """End the run."""
         for lease in list(self.leases.values()):
-            self.records.append(lease.record(self.version + 1, self.now, 1.0, LeaseVerdict.DROPPED))
+            if not lease.measures:
+                self.records.append(lease.record(self.version + 1, self.now, 1.0, LeaseVerdict.DROPPED))
         # The round will not be committed: what was verified for it is not applied.
         self.out += [replace(record, verdict=LeaseVerdict.DROPPED, kept=(), results=()) for record in self.records]
         self.records.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from paceline.coordination import validating
 from paceline.coordination.conduct import spent_s, valid
 from paceline.coordination.cut import Attempt
 from paceline.coordination.effects import LeaseVerdict, Outcome, SendVerdict, Warn
@@ -33,6 +34,9 @@ def task_reported(state: State, event: TaskReported) -> None:
     task = event.result.task
     claimed_s = min(event.result.seconds, max(0.0, spent_s(state, lease, math.inf) - lease.claimed_s))
     result = event.result if claimed_s == event.result.seconds else replace(event.result, seconds=claimed_s)
+    if lease.measures:
+        validating.reported(state, member, lease, result)
+        return
     if task not in lease.running:
         _late_report(state, member, lease, result)
         return
@@ -74,6 +78,9 @@ def task_failed(state: State, event: TaskFailed) -> None:
     """Have a failed task done by another worker, or end the run when it fails everywhere."""
     member, lease = _holder(state, event.session, event.lease)
     if member is None or lease is None or event.task not in lease.running:
+        return
+    if lease.measures:
+        validating.failed(state, member, lease, event)
         return
     del lease.running[event.task]
     lease.dropped.append(event.task)
