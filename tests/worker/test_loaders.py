@@ -81,6 +81,18 @@ def test_what_is_wanted_is_loaded_ahead_and_what_is_not_is_dropped() -> None:
         assert take(loaders, 7).task == 7
 
 
+def test_tasks_that_come_first_need_not_wait_for_room_that_later_ones_have_taken() -> None:
+    with loading("Augmented") as loaders:
+        loaders.want([20, 21, 22, 23])
+        until_s = time.monotonic() + LIMIT_S
+        while len(loaders.ready) < 4:
+            assert time.monotonic() < until_s, loaders.ready
+            time.sleep(0.01)
+        loaders.want([1, 2, 3, 20, 21, 22, 23])
+        for task in (1, 2, 3, 20, 21):
+            assert take(loaders, task).task == task
+
+
 def test_a_task_that_is_wanted_no_more_is_not_waited_for() -> None:
     with loading("Augmented") as loaders:
         assert loaders.take(0, lambda: False, lambda: None) is None

@@ -24,6 +24,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from paceline.task_loading import TaskBatch
+from paceline.tasks import task_name
 from paceline.tracebacks import describe
 from paceline.worker.loader_process import Failure, Loaded, LoaderSource, NoUse, Prepare, Request, Tasks, as_it_is
 
@@ -81,7 +82,8 @@ class Loaders:
     def want(self, tasks: Sequence[int]) -> None:
         """Say which tasks will be computed next, in order; others are wanted no more. Thread-safety: any thread."""
         with self._changed:
-            self._wanted = [*([] if self._taking is None else [self._taking]), *tasks]
+            taking = [] if self._taking is None else [self._taking]
+            self._wanted = [*taking, *(task for task in tasks if task not in taking)]
             for task in [task for task in self._ready if task not in self._wanted]:
                 del self._ready[task]
             if self._suspect not in self._wanted:
@@ -212,12 +214,23 @@ class Loaders:
             return not self._closing and not self._no_use
 
     def _next(self) -> int | None:
-        """Say which task to ask for; None: none at present."""
-        if len(self._requested) + len(self._ready) >= DEPTH * self._count:
+        """Say which task to ask for; None: none at present. Where there is no room, one that comes later makes it."""
+        full = len(self._requested) + len(self._ready) >= DEPTH * self._count
+        if self._suspect is None:
+            wanted = enumerate(self._wanted)
+            place = next((n for n, task in wanted if task not in self._ready and task not in self._requested), None)
+        else:
+            alone = not self._requested and self._suspect in self._wanted
+            place = self._wanted.index(self._suspect) if alone else None
+        if place is None:
             return None
-        if self._suspect is not None:
-            return None if self._requested or self._suspect not in self._wanted else self._suspect
-        return next((task for task in self._wanted if task not in self._ready and task not in self._requested), None)
+        if full:
+            # Guessed ahead for a lease that did not come, say: who waits for another task must not wait for ever.
+            later = next((task for task in reversed(self._wanted[place + 1 :]) if task in self._ready), None)
+            if later is None:
+                return None
+            del self._ready[later]
+        return self._wanted[place]
 
     def _pick(self) -> Request | None:
         """Give torch the next request. Torch asks once for each task that it has given, and never for more of them.
@@ -254,7 +267,7 @@ class Loaders:
             if self._deaths > _DEATHS and not self._delivered:
                 self._no_use = f"loader processes died {self._deaths} times: {reason}"
             elif first is not None and first == self._suspect:
-                message = f"task {first}: twice a loader process did not survive loading it: {reason}"
+                message = f"{task_name(first)}: twice a loader process did not survive loading it: {reason}"
                 self._suspect = None
                 if first in self._wanted:
                     self._ready[first] = Failure(first, message, "exception")
