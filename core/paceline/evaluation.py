@@ -82,7 +82,7 @@ def validate_task(job: Job, module: torch.nn.Module, batch: TaskBatch, seed: int
             samples += part_samples
             for name, value in part_sums.items():
                 sums[name] = sums.get(name, 0.0) + value
-        check_sums(sums, "validate()")
+        check_sums(sums, "validate()", taken=())
     return ValidationSums(sums, samples)
 
 

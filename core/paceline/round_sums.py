@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 # Each becomes a column of the ledger's rounds and a series of Prometheus.
 MOST_SUMS = 16
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 SUFFIX = "_sum"
-# The loss itself, and what rounds are described by.
-_TAKEN = frozenset(("loss", "round"))
+# Of rounds: the loss itself, and what they are described by.
+TAKEN = frozenset(("loss", "round"))
 
 
 def mean_name(name: str) -> str:
@@ -43,11 +43,12 @@ def _mean(given: Sequence[tuple[float, int]]) -> float:
     return math.fsum(value for value, _ in given) / max(sum(samples for _, samples in given), 1)
 
 
-def check_sums(sums: Mapping[str, float], whose: str = "loss()") -> None:
+def check_sums(sums: Mapping[str, float], whose: str = "loss()", taken: Collection[str] = TAKEN) -> None:
     """Refuse sums that cannot be shown.
 
     Args:
         whose: what gave them.
+        taken: names that a mean cannot have.
 
     Raises:
         ValueError: too many, a name that is none or is taken, or a number that is not finite.
@@ -58,8 +59,8 @@ def check_sums(sums: Mapping[str, float], whose: str = "loss()") -> None:
     for name, value in sums.items():
         if means.count(mean_name(name)) > 1:
             raise ValueError(f"{whose} gave {mean_name(name)!r} twice, with and without {SUFFIX}: expected one")
-        if not NAME.fullmatch(name) or not mean_name(name) or mean_name(name) in _TAKEN:
-            expected = "expected letters, digits, - and _, and not loss or round"
+        if not NAME.fullmatch(name) or not mean_name(name) or mean_name(name) in taken:
+            expected = f"expected letters, digits, - and _{', and not ' * bool(taken)}{' or '.join(sorted(taken))}"
             raise ValueError(f"{whose} gave a sum called {name!r}: {expected}")
         if not math.isfinite(value):
             raise ValueError(f"{whose} gave {name} = {value}: expected a finite number")

@@ -293,6 +293,10 @@ class RunSettings(SharedSettings):
         """Give `checkpoint_every`."""
         return parse_interval(self.checkpoint_every)
 
+    def evaluate_every(self) -> int:
+        """Give the rounds between evaluations; 0: the last version alone is measured."""
+        return self.eval_every or (1 if self.best_by() is not None else 0)
+
     def best_by(self) -> tuple[str, bool] | None:
         """Give the metric by which the best version is kept, and whether more is better; None: none is kept."""
         goal = self.goal()

@@ -83,6 +83,28 @@ class Updater:
         for parameter in itertools.chain.from_iterable(self._trainable.values()):
             parameter.grad = None
 
+    @property
+    def follows_metric(self) -> bool:
+        """Tell whether the learning rate follows a metric of validation()."""
+        return isinstance(self.scheduler, ReduceLROnPlateau) and self._job.plateau_metric is not None
+
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Let a learning rate that follows a metric know it; between two updates.
+
+        Raises:
+            RunFailedError: there is no such metric, or the scheduler raised (the cause).
+        """
+        name = self._job.plateau_metric
+        if not isinstance(self.scheduler, ReduceLROnPlateau) or name is None:
+            return
+        if name not in metrics:
+            known = ", ".join(sorted(metrics)) or "nothing"
+            raise RunFailedError(f"plateau_metric names metric {name!r}, but the evaluation gave {known}")
+        try:
+            self.scheduler.step(metrics[name])
+        except Exception as error:
+            raise RunFailedError(f"the scheduler raised {describe(error)}") from error
+
     def state_dict(self) -> dict[str, Any]:
         """Give the state of optimizer, scheduler and job, for saving; its tensors are their own, not copies."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
@@ -119,7 +141,8 @@ class Updater:
         self._job.before_step(self._flat.module)
         self.optimizer.step()
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(loss)
+            if not self.follows_metric:
+                self.scheduler.step(loss)
         elif self.scheduler is not None:
             self.scheduler.step()
 

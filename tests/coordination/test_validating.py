@@ -318,7 +318,7 @@ def test_a_task_that_the_only_worker_fails_twice_ends_the_run() -> None:
     scene = scene_of()
     a = scene.join("a")
     task = granted(first_round(scene, a), a)[0]
-    assert one(a.fail(task), Warn)
+    assert one(a.fail(task), Warn).text.endswith("boom")
     for mine in range(VALIDATION + 1, VALIDATION + PIECES):
         report(a, mine)
     assert one(a.fail(task), Finish).reason == "validation task 0 failed on a: boom"

@@ -145,7 +145,7 @@ async def test_a_goal_that_evaluate_never_names_fails_the_run(tmp_path: Path) ->
         await step(worker)
         result = await run.end()
     assert result.outcome is Outcome.FAILED
-    assert result.reason == "until names metric 'accuracy', but evaluate() gave steps"
+    assert result.reason == "until names metric 'accuracy', but the evaluation gave steps"
 
 
 async def test_an_error_of_our_own_ends_the_run_as_a_bug_with_the_model_saved(

@@ -45,7 +45,7 @@ def test_the_best_is_named() -> None:
 
 
 def test_a_metric_that_evaluate_does_not_give_fails_the_run() -> None:
-    with pytest.raises(RunFailedError, match=r"patience waits for metric 'score', but evaluate\(\) gave accuracy"):
+    with pytest.raises(RunFailedError, match=r"patience waits for metric 'score', but the evaluation gave accuracy"):
         Patience("score", more=True, evaluations=2).measured(1, {"accuracy": 1.0})
 
 

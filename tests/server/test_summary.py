@@ -47,6 +47,7 @@ def test_the_document_has_every_field_with_its_value() -> None:
         "worker_s": found["worker_s"],
         "wasted_worker_s": found["wasted_worker_s"],
         "tasks": {"planned": 80, "used": 60, "wasted": 20, "replanned": 20},
+        "validation": {"tasks": 0, "worker_s": 0.0, "seconds": 0.0},
         "staleness": {"mean": 0.0, "max": 0},
         "bytes": {"pulled": 10, "pushed": 20},
         "workers": [

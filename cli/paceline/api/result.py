@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from paceline.api.loading import load
-from paceline.callbacks import EvaluationEvent
 from paceline.errors import UsageError
 from paceline.server.past_run import open_run
 
@@ -74,8 +73,8 @@ class Result:
         return f"Result({self.outcome}: {self.reason}; {rounds} rounds{loss}{metrics}; {str(self.run_dir)!r})"
 
 
-def read_history(run_dir: Path, evaluations: Sequence[EvaluationEvent]) -> Columns:
-    """Read the committed rounds of a run as columns, with what evaluations told.
+def read_history(run_dir: Path) -> Columns:
+    """Read the committed rounds of a run as columns, with the metrics of the versions that were measured.
 
     Raises:
         UsageError: the ledger cannot be read.
@@ -83,6 +82,7 @@ def read_history(run_dir: Path, evaluations: Sequence[EvaluationEvent]) -> Colum
     rows: list[tuple[Any, ...]] = []
     means: list[dict[str, float]] = []
     with open_run(run_dir) as run:
+        evaluations = run.evaluations
         for record, _ in run.each_round():
             worker_s = sum(worker.used_s + worker.wasted_s for worker in record.workers)
             wasted_s = sum(worker.wasted_s for worker in record.workers)
@@ -95,11 +95,11 @@ def read_history(run_dir: Path, evaluations: Sequence[EvaluationEvent]) -> Colum
     for name in sorted({name for row in means for name in row}):
         columns[name] = [row.get(name) for row in means]
     place = {number: index for index, number in enumerate(columns["round"])}
-    for event in evaluations:
-        for name, value in event.metrics.items():
+    for number, metrics in evaluations.items():
+        for name, value in metrics.items():
             # A metric may be called as another column is.
             taken = name in ROUND_COLUMNS or any(name in row for row in means)
             column = columns.setdefault(f"eval_{name}" if taken else name, [None] * len(rows))
-            if event.round in place:
-                column[place[event.round]] = value
+            if number in place:
+                column[place[number]] = value
     return columns

@@ -17,7 +17,7 @@ from paceline.api.arguments import run_command
 from paceline.api.result import Result, read_history
 from paceline.api.shown import make_shown
 from paceline.api.spec import spec_of
-from paceline.callbacks import Callback, EndEvent, EvaluationEvent, Event, Listeners, StartEvent, checked
+from paceline.callbacks import Callback, EndEvent, Event, Listeners, StartEvent, checked
 from paceline.cli.commands import RunCommand
 from paceline.cli.json_file import check_writable, write_json
 from paceline.cli.local_run import RunEnd, last_lines, run_locally
@@ -81,7 +81,7 @@ def train(
         reason=end.reason,
         run_dir=end.run_dir,
         summary=end.summary,
-        history=read_history(end.run_dir, heard.evaluations),
+        history=read_history(end.run_dir),
     )
 
 
@@ -116,15 +116,12 @@ class _Heard:
     """
 
     def __init__(self, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
-        self.evaluations: list[EvaluationEvent] = []
         self._say = say
         self._run_dir = ""
         self._listeners = Listeners(callbacks, self._report)
 
     def hear(self, event: Event) -> None:
-        if isinstance(event, EvaluationEvent):
-            self.evaluations.append(event)
-        elif isinstance(event, StartEvent):
+        if isinstance(event, StartEvent):
             self._run_dir = event.run_dir
         self._listeners.post(event)
 

@@ -123,7 +123,7 @@ class Ready(_message.Message):
     def __init__(self, job_fingerprint_json: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("lease", "task", "outcome", "seconds", "loss_sum", "samples", "message", "traceback", "contribution")
+    __slots__ = ("lease", "task", "outcome", "seconds", "loss_sum", "samples", "message", "traceback", "contribution", "sums")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class Report(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
     lease: int
     task: int
     outcome: TaskOutcome
@@ -142,7 +143,8 @@ class Report(_message.Message):
     message: str
     traceback: str
     contribution: Contribution
-    def __init__(self, lease: _Optional[int] = ..., task: _Optional[int] = ..., outcome: _Optional[_Union[TaskOutcome, str]] = ..., seconds: _Optional[float] = ..., loss_sum: _Optional[float] = ..., samples: _Optional[int] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., contribution: _Optional[_Union[Contribution, _Mapping]] = ...) -> None: ...
+    sums: _containers.RepeatedCompositeFieldContainer[NamedSums]
+    def __init__(self, lease: _Optional[int] = ..., task: _Optional[int] = ..., outcome: _Optional[_Union[TaskOutcome, str]] = ..., seconds: _Optional[float] = ..., loss_sum: _Optional[float] = ..., samples: _Optional[int] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., contribution: _Optional[_Union[Contribution, _Mapping]] = ..., sums: _Optional[_Iterable[_Union[NamedSums, _Mapping]]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("micro_steps",)

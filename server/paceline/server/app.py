@@ -37,7 +37,7 @@ from paceline.server.summary import Ending
 from paceline.server.telling import Telling
 from paceline.server.tokenbook import TokenBook
 from paceline.settings import RunSettings
-from paceline.tasks import task_samples
+from paceline.tasks import is_validation, task_samples, validation_samples
 from paceline.tls import read_tls
 
 # Workers get this long to take their goodbye.
@@ -233,16 +233,17 @@ class Server:
         """Name the samples of the task that failed everywhere; show the user's traceback of a failed update."""
         settings = self._settings
         if finish.task is not None:
-            ids = task_samples(
-                settings.seed,
-                finish.task,
-                settings.micro_batch,
-                self._prepared.fingerprint.n_samples,
-                settings.partition,
-            )
+            known = self._prepared.fingerprint
+            if is_validation(finish.task):
+                ids = validation_samples(finish.task, settings.micro_batch, known.n_validation)
+            else:
+                ids = task_samples(
+                    settings.seed, finish.task, settings.micro_batch, known.n_samples, settings.partition
+                )
+            of_what = "the validation data" if is_validation(finish.task) else "the dataset"
             named = ", ".join(map(str, ids[:_SAMPLES_NAMED].tolist()))
             more = f" and {len(ids) - _SAMPLES_NAMED} more" if len(ids) > _SAMPLES_NAMED else ""
-            return dataclasses.replace(finish, reason=f"{finish.reason} (samples {named}{more} of the dataset)")
+            return dataclasses.replace(finish, reason=f"{finish.reason} (samples {named}{more} of {of_what})")
         if finish.outcome is Outcome.FAILED and not finish.detail:
             return dataclasses.replace(finish, detail=self._parts.training.fault_traceback)
         return finish

@@ -34,6 +34,7 @@ from paceline.server.telling import Telling
 from paceline.server.traffic import Traffic
 from paceline.server.training import Training
 from paceline.server.transfer import Source, Transfers
+from paceline.server.validations import Validations
 from paceline.server.workthread import WorkThread
 from paceline.settings import NEVER, RunSettings
 
@@ -68,7 +69,6 @@ class Parts:
     def tell(self, telling: Telling) -> None:
         """Have callbacks told."""
         self.books.telling = telling
-        self.training.heard = telling.evaluated
 
 
 def assemble(
@@ -97,6 +97,7 @@ def assemble(
     pushes = Pushes(model, threads.model, pool, ManifestCheck(prepared.layout), traffic)
     source = Source(prepared.flat, outlives=settings.policy in ASYNCHRONOUS)
     patience = _patience(settings)
+    evaluations = _evaluations(settings, prepared, run_dir, model, threads)
     parts = Parts(
         driver=driver,
         threads=threads,
@@ -104,14 +105,7 @@ def assemble(
         pool=pool,
         sessions=Sessions(greeting(settings, prepared), pushes, traffic, gate),
         transfers=Transfers(source, pushes, traffic, gate),
-        training=Training(
-            driver,
-            model,
-            threads.model,
-            _evaluations(settings, prepared, run_dir, model, threads),
-            settings.goal(),
-            patience,
-        ),
+        training=Training(driver, model, threads.model, evaluations, settings.goal(), patience),
         checkpointing=Checkpointing(
             driver, model, threads.model, threads.checkpoints, _store(settings, resumed, run_dir)
         ),
@@ -119,9 +113,14 @@ def assemble(
     )
     parts.checkpointing.connect(parts.books)
     parts.books.metrics.now = driver.now
+    parts.training.heard = parts.books.evaluated
     for part in (pushes, parts.sessions, parts.transfers):
         part.connect(driver.post)
-    driver.connect(_actions(parts, pushes), parts.books)
+    actions = dict(_actions(parts, pushes))
+    if isinstance(evaluations, Validations):
+        evaluations.connect(driver)
+        actions[fx.JudgeVersion] = evaluations.judge
+    driver.connect(actions, parts.books)
     parts.training.connect(source, parts.sessions, pushes)
     return parts
 
@@ -162,14 +161,16 @@ def _patience(settings: RunSettings) -> Patience | None:
 
 def _evaluations(
     settings: RunSettings, prepared: Preparation, run_dir: RunDir, model: ServerModel, threads: Threads
-) -> Evaluations | None:
-    if prepared.evaluation_copy is None:
-        return None
+) -> Evaluations | Validations | None:
     best_by, best = settings.best_by(), None
-    every = settings.eval_every or (1 if best_by is not None else 0)
     if best_by is not None and settings.interval() != NEVER:
         best = BestKeeper(run_dir.path, best_by[0], more=best_by[1], required=settings.best is not None)
-    return Evaluations(prepared.job, prepared.evaluation_copy, model, threads.model, threads.evaluation, every, best)
+    if prepared.validation_tasks:
+        return Validations(prepared.job, prepared.flat, model, threads.model, best)
+    copy, measure = prepared.evaluation_copy, prepared.measure
+    if copy is None or measure is None:
+        return None
+    return Evaluations(measure, copy, model, threads.model, threads.evaluation, settings.evaluate_every(), best)
 
 
 def _actions(parts: Parts, pushes: Pushes) -> Mapping[type, Action]:

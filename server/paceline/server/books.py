@@ -14,6 +14,7 @@ from typing import Any
 from paceline.coordination.effects import (
     Effect,
     Finish,
+    JudgeVersion,
     LeaseRecord,
     Refuse,
     RefusePush,
@@ -38,7 +39,7 @@ from paceline.server.totals import Totals
 from paceline.server.traffic import Traffic
 from paceline.settings import RunSettings
 
-_NOTED = frozenset((RoundRecord, LeaseRecord, WorkerChanged, Refuse, RefusePush, Warn, Finish))
+_NOTED = frozenset((RoundRecord, LeaseRecord, JudgeVersion, WorkerChanged, Refuse, RefusePush, Warn, Finish))
 
 
 class Books:
@@ -117,6 +118,11 @@ class Books:
             self.totals.observe(effect)
             self._log.observe(effect)
             self.telling.observe(effect)
+
+    def evaluated(self, version: int, metrics: Mapping[str, float]) -> None:
+        """Note what a version was found to be."""
+        self._ledger.evaluated(version, metrics, self.metrics.now())
+        self.telling.evaluated(version, metrics)
 
     def state(self) -> dict[str, Any]:
         """Give what goes on counting in a later life, for a checkpoint."""

@@ -16,8 +16,9 @@ from paceline.coordination.ids import Incarnation, LeaseId, PushId, SessionId, T
 from paceline.errors import ProtocolError
 from paceline.layout import ContributionLayout
 from paceline.protos import coordinator_pb2 as pb
-from paceline.round_sums import MOST_SUMS, NAME
+from paceline.round_sums import MOST_SUMS, NAME, check_sums
 from paceline.settings import WORKER_NAME
+from paceline.tasks import task_name
 
 INCARNATION = re.compile(r"[0-9a-f]{32}")
 
@@ -71,7 +72,7 @@ def report(session: SessionId, message: pb.Report) -> events.TaskReported | even
     """Read a report.
 
     Raises:
-        ProtocolError: an outcome that is none, or numbers that are not finite.
+        ProtocolError: an outcome that is none, numbers that are not finite, or sums that no job can give.
     """
     lease, task = LeaseId(message.lease), TaskId(message.task)
     if not 0 <= message.seconds < math.inf:
@@ -79,7 +80,13 @@ def report(session: SessionId, message: pb.Report) -> events.TaskReported | even
     if message.outcome == pb.TASK_OUTCOME_DONE:
         if not math.isfinite(message.loss_sum):
             raise ProtocolError(f"the loss of task {task} is {message.loss_sum}: expected a finite number")
-        result = TaskResult(task=task, seconds=message.seconds, loss_sum=message.loss_sum, samples=message.samples)
+        result = TaskResult(
+            task=task,
+            seconds=message.seconds,
+            loss_sum=message.loss_sum,
+            samples=message.samples,
+            sums=_reported_sums(message),
+        )
         return events.TaskReported(session, lease, result)
     failure = _FAILURES.get(message.outcome)
     if failure is None:
@@ -93,6 +100,17 @@ def report(session: SessionId, message: pb.Report) -> events.TaskReported | even
         message=one_line(message.message),
         traceback_text=message.traceback[-_TRACEBACK:],
     )
+
+
+def _reported_sums(message: pb.Report) -> tuple[tuple[str, float], ...]:
+    if any(len(row.sums) != 1 for row in message.sums) or len({row.name for row in message.sums}) != len(message.sums):
+        raise ProtocolError(f"the sums of {task_name(message.task)}: expected one value of each name")
+    sums = [(row.name, row.sums[0]) for row in message.sums]
+    try:
+        check_sums(dict(sums), "validate()", taken=())
+    except ValueError as error:
+        raise ProtocolError(f"the sums of {task_name(message.task)}: {one_line(str(error))}") from error
+    return tuple(sorted(sums))
 
 
 def lease_ended(session: SessionId, message: pb.LeaseEnded) -> events.LeaseEnded:

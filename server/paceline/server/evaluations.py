@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from paceline.errors import RunFailedError
-from paceline.evaluation import evaluate
 from paceline.flat import FlatModel
-from paceline.job import Job
 from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
 from paceline.server.workthread import WorkThread
 from paceline.tracebacks import describe, users_traceback
 
 Goal = tuple[str, str, float]
+# Gives a model's metrics, or raises a RunFailedError.
+Measure = Callable[[torch.nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Evaluations:
     """Evaluations of one run. Owned by the event loop.
 
     Args:
-        job: whose evaluate is called.
+        measure: measures a model.
         copy: the model that is measured.
         model, model_thread: the model that is trained, and the thread that alone touches it.
         thread: where evaluate runs.
@@ -50,7 +52,7 @@ class Evaluations:
 
     def __init__(
         self,
-        job: Job,
+        measure: Measure,
         copy: FlatModel,
         model: ServerModel,
         model_thread: WorkThread,
@@ -61,7 +63,7 @@ class Evaluations:
         self.metrics: Mapping[str, float] = {}
         self.on_metrics: Callable[[int, Mapping[str, float]], None] = lambda version, metrics: None
         self.on_fault: Callable[[EvaluationFault], None] = lambda fault: None
-        self._job = job
+        self._measure = measure
         self._copy = copy
         self._model = model
         self._model_thread = model_thread
@@ -112,7 +114,7 @@ class Evaluations:
 
     def _evaluate(self, version: int) -> Mapping[str, float] | EvaluationFault:
         try:
-            metrics = evaluate(self._job, self._copy.module)
+            metrics = self._measure(self._copy.module)
             if self._best is not None:
                 self._best.consider(version, metrics, self._copy)
             return metrics
@@ -136,10 +138,10 @@ def goal_is_met(goal: Goal, metrics: Mapping[str, float]) -> bool:
     """Tell whether a version is good enough.
 
     Raises:
-        RunFailedError: evaluate gave no metric of the goal's name.
+        RunFailedError: the evaluation gave no metric of the goal's name.
     """
     name, relation, bound = goal
     if name not in metrics:
         known = ", ".join(sorted(metrics)) or "nothing"
-        raise RunFailedError(f"until names metric {name!r}, but evaluate() gave {known}")
+        raise RunFailedError(f"until names metric {name!r}, but the evaluation gave {known}")
     return metrics[name] >= bound if relation == ">=" else metrics[name] <= bound

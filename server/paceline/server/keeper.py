@@ -43,11 +43,11 @@ class BestKeeper:
         """Keep a version if it is better than all before; what cannot be written is logged, and tried with the next.
 
         Raises:
-            RunFailedError: evaluate gave no metric of the name.
+            RunFailedError: the evaluation gave no metric of the name.
         """
         if self._metric not in metrics and self._required:
             known = ", ".join(sorted(metrics)) or "nothing"
-            raise RunFailedError(f"best names metric {self._metric!r}, but evaluate() gave {known}")
+            raise RunFailedError(f"best names metric {self._metric!r}, but the evaluation gave {known}")
         value = float(metrics.get(self._metric, math.nan))
         if not self._sign * value > self._best:
             return  # a NaN is never better

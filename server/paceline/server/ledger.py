@@ -8,7 +8,8 @@ sure of both, for checkpoints.
 
 Where the disk is full, what happened waits in memory, up to WAITING_ROWS, and is written when there is room again.
 
-Tables (docs/run-directory.md describes each column): meta, lives, rounds, leases, workers, events. Together the kept
+Tables (docs/run-directory.md describes each column): meta, lives, rounds, leases, evaluations,
+workers, events. Together the kept
 task ids, versions and weights of the leases allow a replay in a single process. A server that goes on from a
 checkpoint begins a new life; rows of what it does anew are void from then on, and stay.
 """
@@ -19,6 +20,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from paceline.coordination.effects import Effect
 from paceline.coordination.events import Hello
 from paceline.errors import RunFailedError
 from paceline.server.durable import sync
-from paceline.server.ledger_rows import SCHEMA, STATEMENTS, TABLES, Item
+from paceline.server.ledger_rows import SCHEMA, STATEMENTS, TABLES, Evaluation, Item
 from paceline.version import __version__
 
 COMMIT_EVERY_S = 0.2
@@ -99,6 +101,10 @@ class Ledger:
         """Take down who a worker is, when it says hello; also if it is refused afterwards (its state stays empty)."""
         self._put(hello, now_s)
 
+    def evaluated(self, round_number: int, metrics: Mapping[str, float], now_s: float) -> None:
+        """Take down what the version that a round made was found to be."""
+        self._put(Evaluation(round_number, metrics), now_s)
+
     def barrier(self, timeout_s: float) -> bool:
         """Wait until all that was taken down before is safe from a power cut; from any thread but the owner's.
 
@@ -151,7 +157,7 @@ class Ledger:
             row = (self._life, self._resumed_from, began, __version__, self._settings_json)
             connection.execute("INSERT INTO lives VALUES (?, ?, ?, ?, ?)", row)
             if self._resumed_from is not None:
-                for table in ("rounds", "leases"):
+                for table in ("rounds", "leases", "evaluations"):
                     void = f"UPDATE {table} SET void = ? WHERE void IS NULL AND round > ?"
                     connection.execute(void, (self._life, self._resumed_from))
         sync(self._path.parent)

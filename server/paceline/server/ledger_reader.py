@@ -163,6 +163,16 @@ class LedgerReader:
             return [_lease(row) for row in self._rows(f"{query} ORDER BY place")]
         return [_lease(row) for row in self._rows(f"{query} AND round = ? ORDER BY place", round_number)]
 
+    def evaluations(self) -> dict[int, dict[str, float]]:
+        """Give the metrics of the versions that were measured and stand, by the round that made them, ascending."""
+        rows = self._rows("SELECT round, metrics FROM evaluations WHERE void IS NULL ORDER BY round")
+        return {
+            row["round"]: {
+                name: math.nan if value is None else value for name, value in json.loads(row["metrics"]).items()
+            }
+            for row in rows
+        }
+
     def workers(self) -> list[LedgerWorker]:
         """Give every incarnation that said hello, by name, life and time of joining."""
         rows = self._rows("SELECT * FROM workers ORDER BY name, life, joined_s")

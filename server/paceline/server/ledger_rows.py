@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
 from paceline.coordination.effects import Finish, LeaseRecord, RoundRecord, Warn, WorkerChanged
 from paceline.coordination.events import Hello
 from paceline.server.ranges import format_ranges
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -33,6 +33,10 @@ CREATE TABLE leases (
     samples TEXT NOT NULL, micro_steps TEXT, seconds REAL NOT NULL, wasted_s REAL NOT NULL, weight REAL NOT NULL,
     verdict TEXT NOT NULL, void INTEGER);
 CREATE INDEX leases_by_round ON leases (round) WHERE void IS NULL;
+CREATE TABLE evaluations (
+    place INTEGER PRIMARY KEY, life INTEGER NOT NULL, round INTEGER NOT NULL, at_s REAL NOT NULL,
+    metrics TEXT NOT NULL, void INTEGER);
+CREATE UNIQUE INDEX evaluations_by_round ON evaluations (round) WHERE void IS NULL;
 CREATE TABLE workers (
     life INTEGER NOT NULL, name TEXT NOT NULL, incarnation TEXT NOT NULL, device TEXT, address TEXT, pace REAL,
     joined_s REAL, left_s REAL, state TEXT, PRIMARY KEY (life, name, incarnation)) WITHOUT ROWID;
@@ -46,7 +50,16 @@ INSERT INTO workers VALUES (?, ?, ?, NULL, NULL, NULL, ?, ?, ?) ON CONFLICT DO U
 SET joined_s = coalesce(joined_s, excluded.joined_s), left_s = excluded.left_s, state = excluded.state
 """
 
-Item: TypeAlias = RoundRecord | LeaseRecord | WorkerChanged | Warn | Finish | Hello
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The metrics of the version that a round made, by name."""
+
+    round: int
+    metrics: Mapping[str, float]
+
+
+Item: TypeAlias = RoundRecord | LeaseRecord | Evaluation | WorkerChanged | Warn | Finish | Hello
 Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 
 # After these states of a WorkerChanged the incarnation is gone.
@@ -114,6 +127,15 @@ def _micro_steps(record: LeaseRecord) -> str | None:
     return json.dumps(steps) if any(steps) else None
 
 
+def _evaluation(evaluation: Evaluation, now_s: float, life: int) -> list[Statement]:
+    known = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
+    return [
+        # A life that goes on from a checkpoint may measure its version once more.
+        ("UPDATE evaluations SET void = ? WHERE void IS NULL AND round = ?", (life, evaluation.round)),
+        _insert("evaluations", (None, life, evaluation.round, now_s, json.dumps(known), None)),
+    ]
+
+
 def _hello(hello: Hello, now_s: float, life: int) -> list[Statement]:
     return [(_INSERT_WORKER, (life, hello.name, hello.incarnation, hello.device, hello.address, hello.pace))]
 
@@ -137,6 +159,7 @@ def _finish(finish: Finish, now_s: float, life: int) -> list[Statement]:
 STATEMENTS: dict[type, Callable[[Any, float, int], list[Statement]]] = {
     RoundRecord: _round,
     LeaseRecord: _lease,
+    Evaluation: _evaluation,
     Hello: _hello,
     WorkerChanged: _worker,
     Warn: _warning,

@@ -109,6 +109,10 @@ class Metrics(Collector):
         yield GaugeMetricFamily("paceline_ledger_waiting_rows", "Rows not written yet.", value=self.waiting_rows())
         yield from _round_metrics(self._totals)
         yield from _worker_metrics(self._totals)
+        measuring = "Worker seconds in which versions were measured."
+        yield CounterMetricFamily(
+            "paceline_validation_worker_seconds", measuring, value=self._totals.validation.worker_s
+        )
         yield from _learned_metrics(snapshot.workers)
 
     def _run_metrics(self, snapshot: Snapshot) -> Iterator[Metric]:

@@ -178,6 +178,19 @@ class ServerModel:
         state = bytes(self._flat.version_view) if nbytes <= self._inline_bytes else b""
         return Image(self._version, state, crc32c(state or self._flat.version_view), scalars)
 
+    @property
+    def follows_metric(self) -> bool:
+        """Tell whether `measured` changes anything."""
+        return self._updater.follows_metric
+
+    def measured(self, metrics: Mapping[str, float]) -> UpdateFault | None:
+        """Let the learning rate follow the metrics of the present version."""
+        try:
+            self._updater.measured(metrics)
+        except RunFailedError as error:
+            return UpdateFault(str(error), users_traceback(error.__cause__) if error.__cause__ else "")
+        return None
+
     def copy_to(self, other: FlatModel) -> int:
         """Copy the present version, constants included, into another model; says which version that is."""
         other.copy_from(self._flat)

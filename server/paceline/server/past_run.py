@@ -51,6 +51,7 @@ class PastRun:
         staleness: versions that the stalest of these tasks was behind.
         last_uses: for each version that was still used after its next round, the last round that used it.
         devices: of the workers that computed.
+        evaluations: metrics by the round whose version has them.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class PastRun:
     staleness: int
     last_uses: Mapping[int, int]
     devices: frozenset[str]
+    evaluations: Mapping[int, Mapping[str, float]]
     ledger: LedgerReader
 
     def each_round(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
@@ -152,6 +154,7 @@ def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun
         outcome, lives = ledger.outcome(), ledger.lives()
         rounds, tasks, staleness = ledger.totals()
         last_uses = ledger.last_uses()
+        evaluations = ledger.evaluations()
         devices = frozenset(
             worker.device for worker in ledger.workers() if worker.device and worker.joined_s is not None
         )
@@ -169,6 +172,7 @@ def _past_run(path: Path, beginning: Beginning, ledger: LedgerReader) -> PastRun
         staleness=staleness,
         last_uses=last_uses,
         devices=devices,
+        evaluations=evaluations,
         ledger=ledger,
     )
 

@@ -33,11 +33,11 @@ class Patience:
             Why the run should end; empty: it should not.
 
         Raises:
-            RunFailedError: evaluate gave no metric of the name.
+            RunFailedError: the evaluation gave no metric of the name.
         """
         if self._metric not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
-            raise RunFailedError(f"patience waits for metric {self._metric!r}, but evaluate() gave {known}")
+            raise RunFailedError(f"patience waits for metric {self._metric!r}, but the evaluation gave {known}")
         value = self._sign * metrics[self._metric]
         if value > self._best:  # a NaN is never better
             self._best, self._best_version, self._waited = value, version, 0

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import resource
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from paceline.coordination.machine_settings import MachineSettings
-from paceline.coordination.policies import SINGLE_RESULT
+from paceline.coordination.policies import ASYNCHRONOUS, SINGLE_RESULT
 from paceline.errors import SettingsError
+from paceline.evaluation import evaluate, validate
 from paceline.fingerprint import JobFingerprint, fingerprint
 from paceline.flat import FlatModel, build_model
 from paceline.job import Job, SampleSource, overrides
 from paceline.layout import ContributionLayout, contribution_layout
-from paceline.loading import build_dataset, load_job
+from paceline.loading import build_dataset, build_validation, load_job
+from paceline.server.evaluations import Measure
 from paceline.server.rehearsal import rehearse
 from paceline.settings import NEVER, RunSettings
+from paceline.task_loading import TaskLoader
+from paceline.tasks import validation_tasks
 from paceline.update import Updater
 from paceline.weights import load_init
 
@@ -36,6 +41,7 @@ class BuiltJob:
 
     job: Job
     dataset: SampleSource
+    validation: SampleSource | None
     flat: FlatModel
     updater: Updater
     layout: ContributionLayout
@@ -48,7 +54,9 @@ class Preparation:
 
     Attributes:
         initial_model: fingerprint of the initial parameters.
-        evaluation_copy: a model of the same layout for evaluate; None where the job has none.
+        evaluation_copy: a model of the same layout for evaluations on the server; None where there are none.
+        measure: measures such a model; None where nothing does.
+        validation_tasks: that workers measure a version by; 0: they measure none.
         rounds: after so many the run ends; None: when its goal is met.
         stages: for pushes in chunks.
     """
@@ -57,6 +65,8 @@ class Preparation:
     flat: FlatModel
     updater: Updater
     evaluation_copy: FlatModel | None
+    measure: Measure | None
+    validation_tasks: int
     layout: ContributionLayout
     fingerprint: JobFingerprint
     initial_model: str
@@ -80,6 +90,8 @@ class Preparation:
             checkpoint_rounds=interval.rounds,
             checkpoint_s=math.inf if interval.seconds is None else interval.seconds,
             idle_exit_s=math.inf if settings.idle_exit_s is None else settings.idle_exit_s,
+            validation_tasks=self.validation_tasks,
+            validate_every=settings.evaluate_every(),
             radius_constant=radius_constant,
         )
 
@@ -92,8 +104,16 @@ def prepare(settings: RunSettings) -> Preparation:
         SettingsError: settings that the job or this machine cannot meet.
     """
     built = build_job(settings)
-    evaluation_copy = _evaluation_copy(built.job, settings, built.flat.device)
+    _check_asked(built, settings)
+    validation_tasks = _validation_tasks(built, settings)
+    measure = None if validation_tasks else _measure(built, settings)
+    evaluation_copy = None if measure is None else _evaluation_copy(built.job, settings, built.flat.device)
     updater = built.updater
+    if updater.follows_metric and not validation_tasks:
+        raise SettingsError(
+            f"plateau_metric is {built.job.plateau_metric!r}, but workers do not measure it between rounds: "
+            f"expected validation(), validate(), no --eval-device and a policy other than {', '.join(ASYNCHRONOUS)}"
+        )
     if settings.interval() != NEVER:
         rehearse(built.job, evaluation_copy or build_model(built.job, settings.seed, built.flat.device))
         # Made anew: a job may have kept the optimizer of the rehearsal for its own.
@@ -103,6 +123,8 @@ def prepare(settings: RunSettings) -> Preparation:
         flat=built.flat,
         updater=updater,
         evaluation_copy=evaluation_copy,
+        measure=measure,
+        validation_tasks=validation_tasks,
         layout=built.layout,
         fingerprint=built.fingerprint,
         initial_model=built.flat.fingerprint(),
@@ -123,16 +145,18 @@ def build_job(settings: RunSettings) -> BuiltJob:
     torch.set_num_threads(settings.threads)
     device = parse_device(settings.device)
     dataset = build_dataset(job, settings.seed, settings.micro_batch, settings.partition)
+    validation = build_validation(job, settings.seed)
     flat = build_model(job, settings.seed, device)
     if settings.init is not None:
         load_init(flat, settings.init)
     return BuiltJob(
         job=job,
         dataset=dataset,
+        validation=validation,
         flat=flat,
         updater=Updater(job, flat, settings.seed),
         layout=contribution_layout(flat.layout, settings.sums),
-        fingerprint=fingerprint(job, flat.layout, dataset, settings.seed),
+        fingerprint=fingerprint(job, flat.layout, dataset, settings.seed, validation),
     )
 
 
@@ -181,14 +205,39 @@ def raise_descriptor_limit() -> str:
     return f"open files: limit {soft}"
 
 
-def _evaluation_copy(job: Job, settings: RunSettings, device: torch.device) -> FlatModel | None:
-    if overrides(job, "evaluate"):
-        where = device if settings.eval_device is None else parse_device(settings.eval_device)
-        return build_model(job, settings.seed, where)
+def _check_asked(built: BuiltJob, settings: RunSettings) -> None:
+    """Refuse settings that ask for metrics of a job that has none."""
+    if built.validation is not None or overrides(built.job, "evaluate"):
+        return
     if settings.until is not None or settings.best is not None or settings.eval_every:
         option = "until" if settings.until is not None else "eval-every" if settings.best is None else "best"
-        raise SettingsError(f"{option} is set, but job {type(job).__name__} has no evaluate(): expected one")
-    return None
+        name = type(built.job).__name__
+        raise SettingsError(f"{option} is set, but job {name} has no evaluate() or validation(): expected one")
+
+
+def _validation_tasks(built: BuiltJob, settings: RunSettings) -> int:
+    """Say by how many tasks workers measure a version.
+
+    Where rounds never wait for all (asynchronous policies) nobody can be asked between two of them, and who names a
+    device wants it done there: the server measures.
+    """
+    if built.validation is None or settings.policy in ASYNCHRONOUS or settings.eval_device is not None:
+        return 0
+    return validation_tasks(settings.micro_batch, len(built.validation))
+
+
+def _measure(built: BuiltJob, settings: RunSettings) -> Measure | None:
+    job, seed = built.job, settings.seed
+    if built.validation is not None:
+        tasks = validation_tasks(settings.micro_batch, len(built.validation))
+        loader = TaskLoader(job, built.dataset, seed, settings.micro_batch, validation=built.validation)
+        return lambda module: validate(job, module, loader, tasks, seed)
+    return partial(evaluate, job) if overrides(job, "evaluate") else None
+
+
+def _evaluation_copy(job: Job, settings: RunSettings, device: torch.device) -> FlatModel:
+    where = device if settings.eval_device is None else parse_device(settings.eval_device)
+    return build_model(job, settings.seed, where)
 
 
 def _stages(settings: RunSettings, stage_bytes: int) -> int:

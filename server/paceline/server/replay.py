@@ -218,7 +218,13 @@ class Replay:
             self._note_numbers(what, record.state_crc32c, image.crc32c)
         self.version = record.round
         self._keep_for_later()
-        return True
+        return self._measured()
+
+    def _measured(self) -> bool:
+        """Let a learning rate that follows a metric know it, as the server did before the next round."""
+        metrics = self._run.evaluations.get(self.version)
+        fault = self._model.measured(metrics) if metrics is not None and self._model.follows_metric else None
+        return fault is None or self._stop(fault.message, fault.traceback_text)
 
     def _keep_for_later(self) -> None:
         """Keep the version if a later lease needs it after the next round; forget those that none needs any more."""

@@ -64,6 +64,11 @@ def summary_document(
             "wasted": totals.sum.wasted,
             "replanned": totals.sum.replanned,
         },
+        "validation": {
+            "tasks": totals.validation.tasks,
+            "worker_s": totals.validation.worker_s,
+            "seconds": totals.validation.seconds,
+        },
         "staleness": {"mean": totals.staleness.mean, "max": totals.staleness.most},
         "bytes": {"pulled": traffic.pulled_bytes, "pushed": traffic.pushed_bytes},
         "workers": [_worker(worker, totals) for worker in snapshot.workers],

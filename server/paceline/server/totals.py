@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from paceline.coordination.effects import Effect, LeaseRecord, RefusePush, RoundRecord, WorkerRecord
+from paceline.coordination.effects import Effect, JudgeVersion, LeaseRecord, RefusePush, RoundRecord, WorkerRecord
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.state import NAMES_KEPT
@@ -90,6 +90,25 @@ class Staleness:
 
 
 @dataclass(slots=True)
+class ValidationTotals:
+    """What workers did to measure versions.
+
+    Attributes:
+        tasks: that they did for it, worker_s: the seconds of these, and seconds: those for which rounds waited.
+    """
+
+    tasks: int = 0
+    worker_s: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, effect: JudgeVersion) -> None:
+        """Take a measured version into account."""
+        self.tasks += effect.tasks
+        self.worker_s += effect.worker_s
+        self.seconds += effect.seconds
+
+
+@dataclass(slots=True)
 class Saves:
     """The run's checkpoints.
 
@@ -119,6 +138,7 @@ class Totals:
         losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
+        validation: of the tasks by which workers measured versions.
         saves: checkpoints.
         round_buckets: rounds by seconds, one count per bound of ROUND_BUCKETS_S and one for all above.
     """
@@ -137,6 +157,7 @@ class Totals:
     rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
     round_buckets: list[int] = field(default_factory=lambda: [0] * (len(ROUND_BUCKETS_S) + 1))
     staleness: Staleness = field(default_factory=Staleness)
+    validation: ValidationTotals = field(default_factory=ValidationTotals)
     saves: Saves = field(default_factory=Saves)
 
     def observe(self, effect: Effect) -> None:
@@ -145,6 +166,8 @@ class Totals:
             self._add_round(effect)
         elif isinstance(effect, LeaseRecord):
             self.staleness.add(effect)
+        elif isinstance(effect, JudgeVersion):
+            self.validation.add(effect)
         elif isinstance(effect, RefusePush):
             self.rejected[effect.rejection] += 1
 
@@ -172,6 +195,7 @@ class Totals:
             "sum": asdict(self.sum),
             "rejected": {reason.value: count for reason, count in self.rejected.items()},
             "staleness": asdict(self.staleness),
+            "validation": asdict(self.validation),
             "saves": {"saved": self.saves.saved, "failed": self.saves.failed},
         }
 
@@ -186,6 +210,7 @@ class Totals:
         self.sum = WorkerTotals(**state["sum"])
         self.rejected |= {Rejection(reason): count for reason, count in state["rejected"].items()}
         self.staleness = Staleness(**state["staleness"])
+        self.validation = ValidationTotals(**state["validation"])
         # The checkpoint that this comes from was saved after it was taken.
         self.saves = Saves(version=self.version, saved=state["saves"]["saved"] + 1, failed=state["saves"]["failed"])
 

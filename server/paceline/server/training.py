@@ -18,6 +18,7 @@ from paceline.server.patience import Patience
 from paceline.server.pushes import Pushes
 from paceline.server.sessions import Sessions
 from paceline.server.transfer import Source
+from paceline.server.validations import Validations
 from paceline.server.workthread import WorkThread
 from paceline.tracebacks import describe
 
@@ -28,7 +29,7 @@ class Training:
     Args:
         driver: hears of updates.
         model, thread: the model, and the thread that alone touches it.
-        evaluations: None where the job has none.
+        evaluations: on the server or by workers; None where the job has none.
         goal: ends the run when a version meets it.
         patience: ends it when versions become no better.
 
@@ -44,7 +45,7 @@ class Training:
         driver: Driver,
         model: ServerModel,
         thread: WorkThread,
-        evaluations: Evaluations | None,
+        evaluations: Evaluations | Validations | None,
         goal: Goal | None,
         patience: Patience | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from paceline.flat import FlatModel, build_model
 from paceline.gradients import ComputeSettings, TaskRunner
 from paceline.job import Job
 from paceline.layout import contribution_layout
-from paceline.loading import build_dataset
+from paceline.loading import build_dataset, build_validation
 from paceline.protos import coordinator_pb2 as pb
 from paceline.settings import SharedSettings
 from paceline.worker import convert
@@ -27,7 +27,7 @@ class BuiltJob:
     Attributes:
         segments: what a contribution is made of.
         inline: contributions are small enough to travel inside session messages.
-        opening_s: seconds that opening the dataset took.
+        opening_s: seconds that opening the data took.
     """
 
     shared: SharedSettings
@@ -66,15 +66,16 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
         torch.set_num_interop_threads(1)
     begun = monotonic()
     dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
+    validation = build_validation(job, shared.seed)
     opening_s = monotonic() - begun
     flat = build_model(job, shared.seed, device)
-    runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared))
+    runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared), validation)
     layout = contribution_layout(flat.layout, shared.sums)
     return BuiltJob(
         shared=shared,
         flat=flat,
         runner=runner,
-        fingerprint=fingerprint(job, flat.layout, dataset, shared.seed),
+        fingerprint=fingerprint(job, flat.layout, dataset, shared.seed, validation),
         segments=tuple(convert.segment_infos(layout)),
         inline=layout.nbytes <= shared.inline_bytes,
         opening_s=opening_s,

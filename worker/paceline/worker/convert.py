@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from paceline.coordination.events import TaskFailure, TaskResult
 from paceline.layout import ContributionLayout
 from paceline.protos import coordinator_pb2 as pb
+from paceline.tasks import is_validation
 from paceline.worker.leases import FailedTask, HeldLease
 
 # Of a failure, of which people see the beginning and the end: a server takes no message without bounds.
@@ -47,6 +48,7 @@ def report(lease_id: int, result: TaskResult, contribution: pb.Contribution | No
             seconds=result.seconds,
             loss_sum=result.loss_sum,
             samples=result.samples,
+            sums=_sums([result]) if is_validation(result.task) else (),
             contribution=contribution,
         )
     )

@@ -215,6 +215,8 @@ class Worker:
             return
         outcome = self._executor.run(task, lease.task_limit_s, lambda: self._desk.wanted(lease), loaded)
         match outcome:
+            case FinishedTask(result, None):
+                self._measured(lease, result)
             case FinishedTask(result, gradient):
                 self._gradient = gradient
                 self._finish(lease, result)
@@ -258,6 +260,13 @@ class Worker:
             if lease.push_unasked and not lease.waiting:
                 self._deliver(lease, result)
                 return
+        self._desk.send(convert.report(lease.id, result))
+
+    def _measured(self, lease: HeldLease, result: TaskResult) -> None:
+        self.tasks_done += 1
+        self.work_s += result.seconds
+        with self._desk.books() as book:
+            book.measured(lease, result)
         self._desk.send(convert.report(lease.id, result))
 
     def _fail(self, lease: HeldLease, failed: FailedTask) -> None:

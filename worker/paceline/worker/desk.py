@@ -17,6 +17,7 @@ from paceline.errors import RefusedError, RunFailedError, TryAgainError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION, crc32c
 from paceline.settings import SharedSettings
+from paceline.tasks import is_validation
 from paceline.version import __version__
 from paceline.worker import convert
 from paceline.worker.connection import Connection
@@ -332,7 +333,7 @@ class Desk:
             self._images = {v: image for v, image in self._images.items() if v in versions}
             self._images[message.version] = message.state
         tasks = convert.task_ids(message.tasks)
-        if message.lease not in self._book:
+        if message.lease not in self._book and not any(map(is_validation, tasks)):
             self._foresight.came(tasks)
         taken = self._book.give(convert.held_lease(message), tasks)
         return self._known(message.lease, taken)

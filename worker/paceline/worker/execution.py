@@ -12,9 +12,11 @@ import numpy as np
 from paceline.coordination.events import TaskFailure, TaskResult
 from paceline.coordination.ids import TaskId
 from paceline.errors import TaskError
+from paceline.evaluation import ValidationSums
 from paceline.gradients import TaskGradient, TaskRunner
 from paceline.laws import Law
 from paceline.task_loading import TaskBatch
+from paceline.tasks import is_validation, task_name
 from paceline.worker.leases import FailedTask
 
 Wanted = Callable[[], bool]
@@ -62,10 +64,10 @@ class LoadedTask:
 
 @dataclass(frozen=True, slots=True)
 class FinishedTask:
-    """A result, and the gradient that lies in the runner's current buffer."""
+    """A result, and the gradient that lies in the runner's current buffer; a validation task has none."""
 
     result: TaskResult
-    gradient: TaskGradient
+    gradient: TaskGradient | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,32 +141,37 @@ class Executor:
         try:
             batch = loaded.batch if loaded else self._load(task, lambda: wanted() and monotonic() - begun <= limit_s)
             data_s = monotonic() - computing
-            gradient = None if batch is None else self._compute(batch, begun + limit_s, wanted)
+            done = None if batch is None else self._compute(batch, begun + limit_s, wanted)
         except (TaskError, SystemExit) as error:
             return _failed(task, error, monotonic() - begun)
         self._worked()
         own_s = monotonic() - computing
         pause_s = self._slowness.pause_s(own_s)
-        if gradient is not None and pause_s > 0.0:
+        if done is not None and pause_s > 0.0:
             self._sleep(min(pause_s, limit_s - (monotonic() - begun)), wanted)
         seconds = monotonic() - begun
         if not wanted():
             return GivenUpTask(seconds)
-        if gradient is None or max(seconds, delay_s + own_s + pause_s) > limit_s:
+        if done is None or max(seconds, delay_s + own_s + pause_s) > limit_s:
             return _out_of_time(task, limit_s, seconds)
+        gradient = done if isinstance(done, TaskGradient) else None
         result = TaskResult(
             task=TaskId(task),
             seconds=seconds,
-            loss_sum=gradient.loss_sum,
-            samples=gradient.samples,
+            loss_sum=0.0 if gradient is None else gradient.loss_sum,
+            samples=done.samples,
             data_s=min(data_s, seconds),
-            sums=tuple(sorted(gradient.sums.items())),
-            micro_steps=gradient.micro_steps if self._runner.splits else 0,
+            sums=tuple(sorted(done.sums.items())),
+            micro_steps=gradient.micro_steps if gradient is not None and self._runner.splits else 0,
         )
         return FinishedTask(result, gradient)
 
-    def _compute(self, batch: TaskBatch, until: float, wanted: Wanted) -> TaskGradient | None:
-        """Compute; None if it was not wanted any more, or took too long."""
+    def _compute(self, batch: TaskBatch, until: float, wanted: Wanted) -> TaskGradient | ValidationSums | None:
+        """Compute, or measure; None if it was not wanted any more, or took too long."""
+        if is_validation(batch.task):
+            measured = self._runner.validate(batch)
+            self._runner.synchronize()
+            return measured
 
         def should_stop() -> bool:
             self._worked()
@@ -176,11 +183,11 @@ class Executor:
 
 
 def _out_of_time(task: int, limit_s: float, seconds: float) -> FailedTask:
-    message = f"task {task}: took longer than its limit of {limit_s:g} s"
+    message = f"{task_name(task)}: took longer than its limit of {limit_s:g} s"
     return FailedTask(task, TaskFailure.TIME_LIMIT, seconds, message)
 
 
 def _failed(task: int, error: TaskError | SystemExit, seconds: float) -> FailedTask:
     if isinstance(error, SystemExit):
-        return FailedTask(task, TaskFailure.EXCEPTION, seconds, f"task {task}: the job's code called exit()")
+        return FailedTask(task, TaskFailure.EXCEPTION, seconds, f"{task_name(task)}: the job's code called exit()")
     return FailedTask(task, TaskFailure(error.kind), seconds, str(error), error.traceback_text)

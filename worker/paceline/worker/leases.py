@@ -242,6 +242,11 @@ class LeaseBook:
         if lease.id in self._leases:
             self.unsettled = (lease, result.task)
 
+    def measured(self, lease: HeldLease, result: TaskResult) -> None:
+        """Note the result of a validation task: there is no gradient to settle."""
+        lease.running = None
+        lease.results[result.task] = result
+
     def fail(self, lease: HeldLease, failed: FailedTask) -> None:
         """Note a task that failed, or that ran into its time limit."""
         lease.running = None

@@ -17,9 +17,10 @@ import torch
 from torch.utils.data import Dataset
 
 from paceline.errors import PacelineError, TaskError
-from paceline.loading import build_dataset, load_job
+from paceline.loading import build_dataset, build_validation, load_job
 from paceline.settings import SharedSettings
 from paceline.task_loading import TaskBatch, TaskLoader
+from paceline.tasks import task_name
 from paceline.tracebacks import describe
 
 
@@ -32,7 +33,7 @@ class LoaderSource:
     shared: SharedSettings
 
     def open(self) -> TaskLoader:
-        """Import the job and open its dataset.
+        """Import the job and open its data.
 
         Raises:
             PacelineError: see loading.
@@ -40,7 +41,8 @@ class LoaderSource:
         job = load_job(self.job, self.data)
         shared = self.shared
         dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
-        return TaskLoader(job, dataset, shared.seed, shared.micro_batch, shared.partition)
+        validation = build_validation(job, shared.seed)
+        return TaskLoader(job, dataset, shared.seed, shared.micro_batch, shared.partition, validation=validation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Tasks(Dataset[Loaded]):
         except TaskError as error:
             return Failure(request.task, str(error), error.kind, error.traceback_text)
         except SystemExit:
-            return Failure(request.task, f"task {request.task}: the job's code called exit()", "exception")
+            return Failure(request.task, f"{task_name(request.task)}: the job's code called exit()", "exception")
         return self._sendable(batch)
 
     def _sendable(self, batch: TaskBatch) -> Loaded:
