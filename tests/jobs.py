@@ -56,6 +56,42 @@ class DigitsLike(Job):
         return {"accuracy": (model(images).argmax(1) == labels).double().mean().item()}
 
 
+class Validated(DigitsLike):
+    """Its workers measure it, on 200 samples."""
+
+    evaluate = Job.evaluate
+
+    def validation(self) -> TensorDataset:
+        return digits_like(200, noise_seed=8)
+
+    def validate(self, model: nn.Module, batch: Any) -> Any:
+        assert not model.training
+        images, labels = batch
+        outputs = model(images)
+        right, loss = (outputs.argmax(1) == labels).sum(), F.cross_entropy(outputs, labels, reduction="sum")
+        return {"accuracy_sum": right, "loss_sum": loss}
+
+    def metrics(self, means: dict[str, float]) -> dict[str, float]:
+        return {**means, "error": 1.0 - means["accuracy"]}
+
+
+class Plateau(Validated):
+    """Its learning rate follows the loss of the validation data, and is cut often."""
+
+    plateau_metric = "loss"
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.2)
+
+
+class SlowlyValidated(Validated):
+    """The same, a validation task takes a while."""
+
+    def validate(self, model: nn.Module, batch: Any) -> Any:
+        time.sleep(0.25)
+        return super().validate(model, batch)
+
+
 class DigitsLikeAdam(DigitsLike):
     """The same with Adam, which magnifies differences where a bias stands before BatchNorm."""
 
