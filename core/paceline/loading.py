@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch.utils.data import IterableDataset
 
 from paceline.errors import JobImportError, PacelineError, UsageError
 from paceline.job import Job, SampleSource, overrides
@@ -71,7 +72,7 @@ def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> Samp
     """Open a job's dataset under the run's seed and check that it holds at least one task.
 
     Raises:
-        UsageError: no len(), no samples, or fewer than micro_batch (in the smallest of the parts).
+        UsageError: a stream, no len(), no samples, or fewer than micro_batch (in the smallest of the parts).
         JobImportError: the job's own code raised.
     """
     seed_everything(seed)
@@ -110,6 +111,9 @@ def build_validation(job: Job, seed: int) -> SampleSource | None:
 def _opened(make: Callable[[], SampleSource], what: str) -> SampleSource:
     with users_code(what):
         dataset = make()
+    if isinstance(dataset, IterableDataset):
+        kind = f"{type(dataset).__name__}, which is an IterableDataset"
+        raise UsageError(f"{what} gave a {kind}: expected one with len() and indexing, since a task names its samples")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         kind = type(dataset).__name__
         raise UsageError(f"{what} gave a {kind} without len() or indexing: expected a map-style dataset with a length")
@@ -160,7 +164,10 @@ def check_module(module: torch.nn.Module) -> None:
             raise UsageError(f"parameters {other} and {name} share memory: tie them by using one Parameter for both")
     for name, child in module.named_modules():
         if getattr(child, "sparse", False) and isinstance(child, torch.nn.Embedding | torch.nn.EmbeddingBag):
-            raise UsageError(f"{name or 'the model'} is an embedding with sparse gradients: expected sparse=False")
+            raise UsageError(
+                f"{name or 'the model'} is an embedding with sparse gradients: expected sparse=False, since gradients"
+                " are summed densely, and an optimizer such as Adam"
+            )
 
 
 def build_optimizer(job: Job, module: torch.nn.Module) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from paceline.errors import JobImportError, UsageError
 from paceline.job import Job, overrides
@@ -192,12 +193,23 @@ def test_a_model_that_cannot_be_trained_is_refused(make: Any, words: str) -> Non
     assert words in str(caught.value)
 
 
+class Stream(IterableDataset[int]):
+    """It has a length, as some streams do."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10))
+
+    def __len__(self) -> int:
+        return 10
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (list, "dataset() is empty"),
         (lambda: [1, 2, 3], "dataset() has 3 samples, fewer than a task: micro-batch is 4"),
         (lambda: iter([1]), "without len() or indexing"),
+        (lambda: Stream(), "gave a Stream, which is an IterableDataset: expected one with len() and indexing"),
     ],
 )
 def test_a_dataset_without_a_task_is_refused(make: Any, words: str) -> None:
