@@ -81,6 +81,7 @@ OTHERS = {
     "stop": f"{OF_ASKING} --grace",
     "drain": f"{OF_ASKING} NAME",
     "checkpoint now": OF_ASKING,
+    "check": "JOB --data --micro-batch --tasks --workers --sums --loaders --device --link --json",
     "certs init": "DIR --host --days",
     "token create": "--tokens --name --role --expires",
     "token ls": "--tokens",

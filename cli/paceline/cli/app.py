@@ -15,6 +15,7 @@ import typer
 from paceline.cli.admin import register_admin, register_checkpoint_now
 from paceline.cli.asking import TlsDir, TokenFile, access_of
 from paceline.cli.certs import certs
+from paceline.cli.check_command import register_check
 from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
@@ -223,6 +224,7 @@ def _replay(
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+register_check(app)
 register_export(app)
 register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)

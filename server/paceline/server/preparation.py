@@ -104,16 +104,12 @@ def prepare(settings: RunSettings) -> Preparation:
         SettingsError: settings that the job or this machine cannot meet.
     """
     built = build_job(settings)
-    _check_asked(built, settings)
-    validation_tasks = _validation_tasks(built, settings)
-    measure = None if validation_tasks else _measure(built, settings)
+    check_asked(built.job, built.validation, settings)
+    validation_tasks = planned_validation(built.validation, settings)
+    measure = None if validation_tasks else measure_of(built.job, built.dataset, built.validation, settings)
     evaluation_copy = None if measure is None else _evaluation_copy(built.job, settings, built.flat.device)
     updater = built.updater
-    if updater.follows_metric and not validation_tasks:
-        raise SettingsError(
-            f"plateau_metric is {built.job.plateau_metric!r}, but workers do not measure it between rounds: "
-            f"expected validation(), validate(), no --eval-device and a policy other than {', '.join(ASYNCHRONOUS)}"
-        )
+    check_followed(built.job, updater, validation_tasks)
     if settings.interval() != NEVER:
         rehearse(built.job, evaluation_copy or build_model(built.job, settings.seed, built.flat.device))
         # Made anew: a job may have kept the optimizer of the rehearsal for its own.
@@ -205,32 +201,52 @@ def raise_descriptor_limit() -> str:
     return f"open files: limit {soft}"
 
 
-def _check_asked(built: BuiltJob, settings: RunSettings) -> None:
-    """Refuse settings that ask for metrics of a job that has none."""
-    if built.validation is not None or overrides(built.job, "evaluate"):
+def check_asked(job: Job, validation: SampleSource | None, settings: RunSettings) -> None:
+    """Refuse settings that ask for metrics of a job that has none.
+
+    Raises:
+        SettingsError: they do.
+    """
+    if validation is not None or overrides(job, "evaluate"):
         return
     if settings.until is not None or settings.best is not None or settings.eval_every:
         option = "until" if settings.until is not None else "eval-every" if settings.best is None else "best"
-        name = type(built.job).__name__
+        name = type(job).__name__
         raise SettingsError(f"{option} is set, but job {name} has no evaluate() or validation(): expected one")
 
 
-def _validation_tasks(built: BuiltJob, settings: RunSettings) -> int:
+def check_followed(job: Job, updater: Updater, validation_tasks: int) -> None:
+    """Refuse a learning rate that follows a metric which is not measured between two rounds.
+
+    Raises:
+        SettingsError: it does.
+    """
+    if updater.follows_metric and not validation_tasks:
+        raise SettingsError(
+            f"plateau_metric is {job.plateau_metric!r}, but workers do not measure it between rounds: "
+            f"expected validation(), validate(), no --eval-device and a policy other than {', '.join(ASYNCHRONOUS)}"
+        )
+
+
+def planned_validation(validation: SampleSource | None, settings: RunSettings) -> int:
     """Say by how many tasks workers measure a version.
 
     Where rounds never wait for all (asynchronous policies) nobody can be asked between two of them, and who names a
     device wants it done there: the server measures.
     """
-    if built.validation is None or settings.policy in ASYNCHRONOUS or settings.eval_device is not None:
+    if validation is None or settings.policy in ASYNCHRONOUS or settings.eval_device is not None:
         return 0
-    return validation_tasks(settings.micro_batch, len(built.validation))
+    return validation_tasks(settings.micro_batch, len(validation))
 
 
-def _measure(built: BuiltJob, settings: RunSettings) -> Measure | None:
-    job, seed = built.job, settings.seed
-    if built.validation is not None:
-        tasks = validation_tasks(settings.micro_batch, len(built.validation))
-        loader = TaskLoader(job, built.dataset, seed, settings.micro_batch, validation=built.validation)
+def measure_of(
+    job: Job, dataset: SampleSource, validation: SampleSource | None, settings: RunSettings
+) -> Measure | None:
+    """Give what measures a model of a job in this process; None: the job has nothing that does."""
+    seed = settings.seed
+    if validation is not None:
+        tasks = validation_tasks(settings.micro_batch, len(validation))
+        loader = TaskLoader(job, dataset, seed, settings.micro_batch, validation=validation)
         return lambda module: validate(job, module, loader, tasks, seed)
     return partial(evaluate, job) if overrides(job, "evaluate") else None
 

@@ -35,7 +35,22 @@ def rehearse(job: Job, scratch: FlatModel) -> None:
     except Exception:
         # It may well manage real gradients; then its state is looked at when it is saved.
         return
+    packed_bytes(updater)
+
+
+def packed_bytes(updater: Updater) -> dict[str, int]:
+    """Pack all that a checkpoint holds of a job beside its model.
+
+    Returns:
+        Bytes of the tensors in the state of optimizer, scheduler and job, by these names.
+
+    Raises:
+        UsageError, JobImportError: see rehearse.
+    """
     with users_code("state_dict()"):
         state = updater.state_dict()
+    found = {}
     for part in ("optimizer", "scheduler", "job"):
-        pack(state[part], "state_dict() of the job" if part == "job" else f"state of the {part}")
+        _, tensors = pack(state[part], "state_dict() of the job" if part == "job" else f"state of the {part}")
+        found[part] = sum(tensor.nbytes for tensor in tensors.values())
+    return found

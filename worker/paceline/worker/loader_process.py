@@ -107,12 +107,20 @@ class Tasks(Dataset[Loaded]):
     def _sendable(self, batch: TaskBatch) -> Loaded:
         """Look whether batches of this job can travel between processes at all; torch would lose them silently."""
         if not self._sent:
-            try:
-                ForkingPickler.dumps(batch)
-            except Exception as error:
-                return NoUse(f"its batches cannot be sent between processes: {describe(error)}")
+            reason = why_not_sendable(batch)
+            if reason:
+                return NoUse(reason)
             self._sent = True
         return batch
+
+
+def why_not_sendable(batch: TaskBatch) -> str:
+    """Say why a batch cannot travel between processes; empty: it can."""
+    try:
+        ForkingPickler.dumps(batch)
+    except Exception as error:
+        return f"its batches cannot be sent between processes: {describe(error)}"
+    return ""
 
 
 class Prepare:
