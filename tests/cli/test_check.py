@@ -56,6 +56,7 @@ def test_a_sound_job_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["needed_bytes_per_s"] == pytest.approx(4 * traffic / (2 * found["task_s"]))
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_traffic_is_what_a_run_counts() -> None:
     found = check(f"{JOBS}:DigitsLike", "--sums", "exact")

@@ -82,6 +82,7 @@ OTHERS = {
     "drain": f"{OF_ASKING} NAME",
     "checkpoint now": OF_ASKING,
     "check": "JOB --data --micro-batch --tasks --workers --sums --loaders --device --link --json",
+    "init": "DIR --template",
     "certs init": "DIR --host --days",
     "token create": "--tokens --name --role --expires",
     "token ls": "--tokens",

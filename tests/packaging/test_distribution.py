@@ -79,3 +79,9 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Pat
         run(python, "-c", "import paceline; print(paceline.train.__module__)", cwd=tmp_path) == "paceline.api.train\n"
     )
     assert "Usage: paceline" in run(tmp_path / "venv/bin/paceline", "--help", cwd=tmp_path)
+    # The templates came along.
+    run(tmp_path / "venv/bin/paceline", "init", "begun", "--template", "tabular", cwd=tmp_path)
+    run(python, "make_data.py", cwd=tmp_path / "begun")
+    assert "Network of" in run(
+        tmp_path / "venv/bin/paceline", "check", "job.py:Table", "--data", "data", cwd=tmp_path / "begun"
+    )

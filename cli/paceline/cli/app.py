@@ -21,6 +21,7 @@ from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.export import register_export
+from paceline.cli.init import register_init
 from paceline.cli.options import Option, options_of
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
@@ -224,6 +225,7 @@ def _replay(
 app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bold]" for line in SIMULATE_EXAMPLES)]))(
     simulate
 )
+register_init(app)
 register_check(app)
 register_export(app)
 register_checkpoint_now(checkpoint_group)
