@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -47,7 +47,7 @@ def load_job(spec: str, data: Path | str | None = None) -> Job:
     The file's folder (for a module: the working directory) is put on the import path, as ``python file.py`` does.
 
     Args:
-        spec: ``path/file.py:Class`` or ``pkg.mod:Class``.
+        spec: ``path/file.py:Class`` or ``pkg.mod:Class``; or, for a job that is made there, the name of the object.
         data: this machine's data folder, for ``job.data``.
 
     Raises:
@@ -57,10 +57,15 @@ def load_job(spec: str, data: Path | str | None = None) -> Job:
     source, _, class_name = spec.rpartition(":")
     if not source or not class_name.isidentifier():
         raise UsageError(f"job {spec!r} does not name a class: expected path/file.py:Class or package.module:Class")
+    # What a file makes when it is imported (a model that it hands to an adapter) is the same in every process.
+    seed_everything(0)
     module = _import_file(Path(source), spec) if _is_path(source) else _import_module(source, spec)
-    job_class = _find_class(module, class_name, source)
-    with users_code(f"{class_name}()"):
-        job = job_class()
+    found = _find(module, class_name, source)
+    if isinstance(found, Job):
+        job = found
+    else:
+        with users_code(f"{class_name}()"):
+            job = found()
     if data is not None:
         job.data = Path(data)
         if not job.data.exists():
@@ -76,7 +81,8 @@ def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> Samp
         JobImportError: the job's own code raised.
     """
     seed_everything(seed)
-    dataset = _opened(job.dataset, "dataset()")
+    with users_code("dataset()"):
+        dataset = _checked(job.dataset(), "dataset()")
     n_samples = len(dataset)
     if n_samples < micro_batch:
         raise UsageError(f"dataset() has {n_samples} samples, fewer than a task: micro-batch is {micro_batch}")
@@ -105,12 +111,12 @@ def build_validation(job: Job, seed: int) -> SampleSource | None:
         expected = "expected one: workers run validate(), the server evaluate()"
         raise UsageError(f"job {type(job).__name__} has evaluate() and validation(): {expected}")
     seed_everything(seed)
-    return _opened(job.validation, "validation()")
+    with users_code("validation()"):
+        validation = job.validation()
+    return None if validation is None else _checked(validation, "validation()")
 
 
-def _opened(make: Callable[[], SampleSource], what: str) -> SampleSource:
-    with users_code(what):
-        dataset = make()
+def _checked(dataset: SampleSource, what: str) -> SampleSource:
     if isinstance(dataset, IterableDataset):
         kind = f"{type(dataset).__name__}, which is an IterableDataset"
         raise UsageError(f"{what} gave a {kind}: expected one with len() and indexing, since a task names its samples")
@@ -247,17 +253,20 @@ def _put_on_path(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def _find_class(module: ModuleType, name: str, source: str) -> type[Job]:
+def _find(module: ModuleType, name: str, source: str) -> type[Job] | Job:
     jobs = [
         key
         for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Job) and value.__module__ == module.__name__
+        if (isinstance(value, type) and issubclass(value, Job) and value.__module__ == module.__name__)
+        or isinstance(value, Job)
     ]
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, jobs, n=1)
         hint = f"did you mean {near[0]}?" if near else f"its jobs are: {', '.join(jobs) or 'none'}"
         raise UsageError(f"{source} has no class {name!r}: {hint}")
     found = getattr(module, name)
+    if isinstance(found, Job):
+        return found
     if not isinstance(found, type) or not issubclass(found, Job):
         raise UsageError(f"{name} in {source} is not a job: expected a subclass of paceline.job.Job")
     missing = sorted(getattr(found, "__abstractmethods__", ()))

@@ -5,25 +5,11 @@ A library is imported when a logger is made; one that is missing is a UsageError
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 from paceline.callbacks import Callback
 from paceline.errors import UsageError
 from paceline.nearest import did_you_mean
-
-
-def needed(module: str, extra: str, who: str) -> ModuleType:
-    """Import a library that a logger needs.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"{who} needs {error.name or module}: pip install 'paceline[{extra}]'") from error
 
 
 def _csv() -> Callback:

@@ -9,7 +9,7 @@ from typing import Any
 
 from paceline.callbacks import Callback, EndEvent, EvaluationEvent, RoundEvent, StartEvent, run_folder
 from paceline.errors import UsageError
-from paceline.loggers import needed
+from paceline.extras import needed
 from paceline.loggers.scalars import of_round, plain
 
 ID_FILE = "mlflow-id"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paceline.callbacks import Callback, EndEvent, EvaluationEvent, RoundEvent, StartEvent, run_folder
-from paceline.loggers import needed
+from paceline.extras import needed
 from paceline.loggers.scalars import of_round, plain
 
 
