@@ -35,9 +35,9 @@ test: setup check  ## all checks and the quick tests, in less than ten minutes; 
 	@echo "== quick tests"
 	$(call pytest,not slow)
 
-# Libraries of loggers, which only the slow tests and those who want them need.
+# Libraries of loggers and adapters, which only the slow tests and those who want them need.
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers]' peft
 	@touch $@
 
 test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long runs

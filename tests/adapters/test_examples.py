@@ -25,10 +25,9 @@ def test_an_example_learns_on_unequal_workers_and_its_replay_is_bit_equal(
     pytest.importorskip(library)
     pytest.importorskip("sklearn")
     out, run = tmp_path / "out.json", str(tmp_path / "run")
-    done = paceline(
-        "run", job, "--workers", "3", "--pace", "1,2,4", "--tasks", "6", "--micro-batch", micro_batch, "--rounds", rounds,
-        "--eval-every", "15", "--sums", "exact", "--run-dir", run, "--json", str(out),
-    )  # fmt: skip
+    numbers = ("--tasks", "6", "--micro-batch", micro_batch, "--rounds", rounds, "--eval-every", "15")
+    unequal = ("--workers", "3", "--pace", "1,2,4")
+    done = paceline("run", job, *numbers, *unequal, "--sums", "exact", "--run-dir", run, "--json", str(out))
     assert done.returncode == 0, done.stderr[-4000:]
     summary = json.loads(out.read_text())
     assert summary["loss"][-1] < 0.85 * summary["loss"][0]

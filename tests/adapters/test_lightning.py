@@ -22,7 +22,7 @@ from paceline.task_loading import TaskLoader
 from paceline.tasks import validation_tasks
 from paceline.update import Updater
 from tests.adapters import lightning_jobs as jobs
-from tests.adapters.curves import MICRO_BATCH, SEED, curve_of, largest_difference, order_of
+from tests.curves import MICRO_BATCH, SEED, curve_of, largest_difference, order_of
 
 pytestmark = pytest.mark.slow
 JOB = "tests/adapters/lightning_jobs.py"

@@ -23,7 +23,7 @@ from paceline.loading import build_dataset, build_validation, load_job
 from paceline.task_loading import TaskLoader
 from paceline.tasks import validation_tasks
 from tests.adapters import transformers_jobs as jobs
-from tests.adapters.curves import MICRO_BATCH, SEED, curve_of, largest_difference, order_of
+from tests.curves import MICRO_BATCH, SEED, curve_of, largest_difference, order_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 JOB = "tests/adapters/transformers_jobs.py"
