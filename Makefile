@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Files of tests that run at the same time; 0: one after another, in this process.
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test test-slow check format lint types layers proto proto-check bench freeze clean
+.PHONY: help setup demo test test-slow check docs format lint types layers proto proto-check bench freeze clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,7 +37,7 @@ test: setup check  ## all checks and the quick tests, in less than ten minutes; 
 
 # Libraries of loggers and adapters, which only the slow tests and those who want them need.
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers]' peft
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers,fsspec,parquet,docs]' peft
 	@touch $@
 
 test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long runs
@@ -45,6 +45,9 @@ test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long 
 	$(call pytest,slow)
 
 check: lint types layers proto-check  ## all checks that run nothing
+
+docs: setup $(EXTRAS)  ## make the documentation as a site in build/site; every link is checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: setup  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
@@ -79,7 +82,7 @@ proto-check: setup
 	  || { echo "the generated modules differ from the .proto files: run make proto and commit"; exit 1; }
 
 bench: setup  ## run every benchmark; figures go to standard output
-	@for name in allocation rounds split savings policies simulation checkpoints loading chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in allocation rounds split savings policies simulation checkpoints loading single chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 freeze: setup  ## pin what .venv holds now in constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -56,6 +56,20 @@ class DigitsLike(Job):
         return {"accuracy": (model(images).argmax(1) == labels).double().mean().item()}
 
 
+class Steep(DigitsLike):
+    """Its gradients are too large for float16 at the scale that a run begins with."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        images, labels = batch
+        return 50.0 * F.cross_entropy(model(images), labels)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
 class Validated(DigitsLike):
     """Its workers measure it, on 200 samples."""
 

@@ -7,12 +7,16 @@ others are added here. The names below are imported once they are asked for: tor
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import TYPE_CHECKING
+import os
+import sys
 
-# In place: the package's spec holds the same list, and tools that read sources ask the spec.
-__path__[:] = pkgutil.extend_path(__path__, __name__)
+# Not typing's, which takes ten milliseconds in which a Ctrl-C of the command would end in a traceback; nor pkgutil's
+# extend_path, for the same reason. In place: the package's spec holds the same list, and tools ask the spec.
+TYPE_CHECKING = False
+for _entry in sys.path:
+    _portion = os.path.join(_entry, "paceline")  # noqa: PTH118  # pathlib has its price too
+    if _portion not in __path__ and os.path.isdir(_portion):  # noqa: PTH112
+        __path__.append(_portion)
 
 if TYPE_CHECKING:
     from paceline.api.loading import load
@@ -34,6 +38,8 @@ else:
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
         return getattr(importlib.import_module(_HOMES[name]), name)
 
     def __dir__() -> list[str]:

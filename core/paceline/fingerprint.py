@@ -20,6 +20,7 @@ from paceline.job import Job, SampleSource
 from paceline.layout import StateLayout
 from paceline.loading import users_code
 from paceline.seeding import seed_everything
+from paceline.streams import Shards
 from paceline.tasks import task_seed
 
 # Enough that an order with one sample in eight out of place is found nine times in ten; cheap even for large images.
@@ -37,6 +38,8 @@ class JobFingerprint:
         n_samples: length of the dataset.
         samples: index and digest of a few samples, ascending.
         n_validation, validation_samples: the same of the validation data; 0 and none where there are none.
+        n_shards: of the training data; 0: they lie in none. Else `samples` are a few of the shards, with digests of
+            their names and lengths.
     """
 
     job: str
@@ -45,6 +48,7 @@ class JobFingerprint:
     samples: tuple[tuple[int, str], ...]
     n_validation: int = 0
     validation_samples: tuple[tuple[int, str], ...] = ()
+    n_shards: int = 0
 
     def to_json(self) -> str:
         """Write it for the wire."""
@@ -67,6 +71,7 @@ class JobFingerprint:
                 _digests(raw["samples"]),
                 int(raw["n_validation"]),
                 _digests(raw["validation_samples"]),
+                int(raw["n_shards"]),
             )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"a job fingerprint cannot be read: {repr(error)[:200]}") from error
@@ -88,10 +93,15 @@ def fingerprint(
         samples=_sampled(dataset, "dataset()", seed),
         n_validation=0 if validation is None else len(validation),
         validation_samples=() if validation is None else _sampled(validation, "validation()", seed),
+        n_shards=len(dataset.shards) if isinstance(dataset, Shards) else 0,
     )
 
 
 def _sampled(dataset: SampleSource, what: str, seed: int) -> tuple[tuple[int, str], ...]:
+    if isinstance(dataset, Shards):
+        # Reading samples would copy shards, and the server may never need any.
+        chosen = [(number, dataset.shards[number]) for number in _indices(seed, len(dataset.shards))]
+        return tuple((number, sample_digest((_name(shard.url), shard.samples))) for number, shard in chosen)
     samples = []
     for index in _indices(seed, len(dataset)):
         seed_everything(task_seed(seed, index, "loading"))
@@ -112,7 +122,12 @@ def differences(server: JobFingerprint, here: JobFingerprint) -> list[str]:
         found.append(f"the job is {server.job} on the server, {here.job} here")
     if server.tensors != here.tensors:
         found += _tensor_differences(server, here)
-    found += _sample_differences("dataset", (server.n_samples, server.samples), (here.n_samples, here.samples))
+    if server.n_shards != here.n_shards:
+        found.append(f"the dataset has {server.n_shards} shards on the server, {here.n_shards} here")
+    else:
+        what = "shard" if server.n_shards else "sample"
+        samples = (server.n_samples, server.samples), (here.n_samples, here.samples)
+        found += _sample_differences("dataset", *samples, what)
     found += _sample_differences(
         "validation set",
         (server.n_validation, server.validation_samples),
@@ -124,7 +139,7 @@ def differences(server: JobFingerprint, here: JobFingerprint) -> list[str]:
 _Samples = tuple[int, tuple[tuple[int, str], ...]]
 
 
-def _sample_differences(what: str, server: _Samples, here: _Samples) -> list[str]:
+def _sample_differences(what: str, server: _Samples, here: _Samples, one: str = "sample") -> list[str]:
     if server[0] != here[0]:
         return [f"the {what} has {server[0]} samples on the server, {here[0]} here"]
     others = dict(here[1])
@@ -132,7 +147,12 @@ def _sample_differences(what: str, server: _Samples, here: _Samples) -> list[str
     if not places:
         return []
     compared = f"{len(places)} of the {len(server[1])} compared, first at position {places[0]} of the {what}"
-    return [f"the samples differ in order or content: {compared}"]
+    return [f"the {one}s differ in order or content: {compared}"]
+
+
+def _name(url: str) -> str:
+    # Machines may have their copies of the same files in different folders.
+    return url.rsplit("/", 1)[-1]
 
 
 def sample_digest(sample: Any) -> str:
@@ -151,7 +171,8 @@ class _Digest(Protocol):
 
 def _feed(digest: _Digest, value: Any) -> None:
     if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().contiguous().reshape(-1)
+        # A copy: one of a single item counts as contiguous whatever its stride, and cannot be viewed as bytes.
+        flat = value.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
         _feed_bytes(digest, f"tensor {value.dtype} {tuple(value.shape)}", flat.view(torch.uint8).numpy().tobytes())
     elif isinstance(value, np.ndarray | np.generic):
         if value.dtype == object:

@@ -6,28 +6,28 @@ the kept ones. The current gradient stays apart until somebody says that the tas
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from paceline.backward import backward_of_sum
+from paceline.compiling import Compiled
 from paceline.contribution import ContributionBuffer
 from paceline.errors import PacelineError, SettingsError, TaskError
-from paceline.evaluation import ValidationSums, number_of, validate_task
+from paceline.evaluation import ValidationSums, validate_task
 from paceline.flat import TORCH_DTYPE, FlatModel, non_finite_slots, slot_views
 from paceline.job import Batch, Job, SampleSource
 from paceline.layout import Role, Rule, Sums, contribution_layout
+from paceline.precision import Precision, autocast
 from paceline.round_sums import check_sums
 from paceline.seeding import seed_everything
 from paceline.settings import SharedSettings
-from paceline.task_loading import TaskBatch, TaskLoader, failures, on_device
+from paceline.task_loading import TaskBatch, TaskLoader, channels_last, failures, on_device
 from paceline.tasks import task_seed
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,9 @@ class ComputeSettings:
         micro_batch: samples per task.
         micro_steps: slices of a task, each with its own forward and backward; at most micro_batch. "auto": one,
             and twice as many whenever memory runs out.
-        precision: "fp32" computes in the model's own dtype, "bf16" under autocast.
+        precision: "fp32" computes in the model's own dtype, the others under autocast.
+        channels_last: batches' pictures are laid out so, see task_loading.channels_last.
+        compile: the model is compiled, see compiling.Compiled.
         sums: "fast" or "exact", see layout.contribution_layout.
         partition: parts of the data, see tasks.task_samples.
 
@@ -50,6 +52,8 @@ class ComputeSettings:
     micro_batch: int
     micro_steps: int | Literal["auto"] = 1
     precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
     sums: Sums = "fast"
     partition: int = 0
 
@@ -96,6 +100,7 @@ class TaskRunner:
 
     Attributes:
         micro_steps: slices that tasks are loaded in.
+        notice: called with what somebody should hear of.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class TaskRunner:
         self._job = job
         self._flat = flat
         self._settings = settings
+        self.notice: Callable[[str], None] = lambda text: None
         self.micro_steps = 1 if settings.micro_steps == "auto" else settings.micro_steps
         self._contribution_layout = contribution_layout(flat.layout, settings.sums)
         self._gradients = [
@@ -120,7 +126,9 @@ class TaskRunner:
             for parameter, view in zip(parameters, slot_views(region, gradient), strict=True)
         ]
         self._sources = self._list_sources()
+        self._compiled = Compiled(flat.module) if settings.compile else None
         self._version_buffers = flat.buffers.clone()
+        self._loss_scale = 1.0
         self._current: TaskGradient | None = None
         self._loader = TaskLoader(
             job, dataset, settings.seed, settings.micro_batch, settings.partition, validation=validation
@@ -130,9 +138,14 @@ class TaskRunner:
         """Make an empty contribution on the model's device."""
         return ContributionBuffer(self._contribution_layout, self._flat.device)
 
-    def adopt_version(self) -> None:
-        """Keep the buffers that a pull has just written: every task of this version starts from them."""
+    def adopt_version(self, loss_scale: float = 1.0) -> None:
+        """Keep the buffers that a pull has just written: every task of this version starts from them.
+
+        Args:
+            loss_scale: of this version, a power of two; above 1 a gradient need not be finite, see precision.LossScale.
+        """
         self._version_buffers.copy_(self._flat.buffers)
+        self._loss_scale = loss_scale
 
     def load(self, task: int, micro_steps: int | None = None) -> TaskBatch:
         """Load a task's samples and move them to the device.
@@ -158,7 +171,8 @@ class TaskRunner:
             TaskError: memory ran out.
         """
         with failures(batch.task, "loading"):
-            return on_device(batch, self._flat.device)
+            fetched = on_device(batch, self._flat.device)
+            return channels_last(fetched) if self._settings.channels_last else fetched
 
     def compute(self, batch: TaskBatch, should_stop: Callable[[], bool] = lambda: False) -> TaskGradient | None:
         """Compute a task's gradient into the current gradient buffer, which forgets the one before.
@@ -188,6 +202,7 @@ class TaskRunner:
                 for name, value in part_sums.items():
                     sums[name] = sums.get(name, 0.0) + value
         self._collect_strays()
+        self._unscale()
         self._check_finite(batch.task, loss_sum)
         with failures(batch.task, "computing"):
             check_sums(sums)
@@ -199,6 +214,8 @@ class TaskRunner:
     ) -> TaskGradient | None:
         """Compute a task; where memory runs out and slices are this runner's own, load it again in more of them.
 
+        Where the model cannot be compiled, it is computed as it is from now on, but for exact sums.
+
         Raises:
             TaskError: see compute and load.
         """
@@ -206,21 +223,45 @@ class TaskRunner:
             try:
                 return self.compute(batch, should_stop)
             except TaskError as error:
-                if error.kind != "out-of-memory" or not self._split(batch):
+                if not self._interpret(error) and (error.kind != "out-of-memory" or not self._split(batch)):
                     raise
             # Out here, where nothing holds what the attempt has left in memory.
             batch = self.load(batch.task)
 
+    def _interpret(self, error: TaskError) -> bool:
+        """Leave compiling away, if that is what failed and may be left away."""
+        reason = "" if self._compiled is None else self._compiled.failure(error)
+        if not reason:
+            return False
+        if self._settings.sums == "exact":
+            raise TaskError(
+                f"{error}; with exact sums all workers must compile the model: leave compile away, or say sums = fast",
+                error.kind,
+                error.traceback_text,
+            ) from error
+        assert self._compiled is not None
+        self._compiled.undo()
+        self._compiled = None
+        self.notice(f"the model cannot be compiled, and is computed without: {reason}")
+        return True
+
     def validate(self, batch: TaskBatch) -> ValidationSums:
-        """Measure the version on a validation task; the current gradient is forgotten.
+        """Measure the version on a validation task, in more slices where it must; the current gradient is forgotten.
 
         Raises:
             TaskError: see evaluation.validate_task.
         """
         self._current = None
-        self._restore()
-        with self._autocast():
-            return validate_task(self._job, self._flat.module, batch, self._settings.seed)
+        while True:
+            self._restore()
+            try:
+                with autocast(self._settings.precision, self._flat.device):
+                    return validate_task(self._job, self._flat.module, batch, self._settings.seed)
+            except TaskError as error:
+                if not self._interpret(error) and (error.kind != "out-of-memory" or not self._split(batch)):
+                    raise
+            # As in compute_as_it_fits.
+            batch = self.load(batch.task)
 
     def accumulate(self, total: ContributionBuffer, gradient: TaskGradient) -> None:
         """Add the current gradient and the buffers it left to a sum.
@@ -287,14 +328,9 @@ class TaskRunner:
                 parameter.grad = view
 
     def _step(self, part: Batch, size: int) -> tuple[float, int, dict[str, float]]:
-        with self._autocast():
+        with autocast(self._settings.precision, self._flat.device):
             value = self._job.loss(self._flat.module, part)
-        return backward_of_sum(value, size)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self._settings.precision == "bf16":
-            return torch.autocast(self._flat.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return backward_of_sum(value, size, self._loss_scale)
 
     def _collect_strays(self) -> None:
         """Bring home gradients that are no longer our views, because the job's loss called zero_grad, say."""
@@ -306,12 +342,19 @@ class TaskRunner:
             else:
                 view.copy_(parameter.grad)
 
+    def _unscale(self) -> None:
+        if self._loss_scale != 1.0:
+            for gradient in self._gradients:
+                gradient.mul_(1.0 / self._loss_scale)
+
     def _check_finite(self, task: int, loss_sum: float) -> None:
         if not math.isfinite(loss_sum):
             raise TaskError(f"task {task}: the loss is {loss_sum}", "non-finite")
         bad = [
             f"gradient of {name}"
             for (_, region, _), gradient in zip(self._flat.trainable(), self._gradients, strict=True)
+            # Above 1 it may be the scale's doing, which the server takes care of.
+            if self._loss_scale == 1.0
             for name in non_finite_slots(region, gradient)
         ]
         for region, flat in zip(self._flat.layout.regions, self._flat.regions, strict=True):
@@ -320,36 +363,3 @@ class TaskRunner:
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise TaskError(f"task {task}: {bad[0]}{more} is not finite", "non-finite")
-
-
-def backward_of_sum(value: Any, size: int) -> tuple[float, int, dict[str, float]]:
-    """Take the gradient of a loss SUM, given what a job's loss returned.
-
-    Args:
-        value: a mean over ``size`` samples, (sum, n), or (sum, n, further sums by name).
-        size: samples in the batch.
-
-    Returns:
-        The loss sum, the number it counts, and the further sums.
-
-    Raises:
-        ValueError: the value is none of these, or nothing trainable went into it.
-    """
-    loss, count, sums = (*value, None, None)[:3] if isinstance(value, tuple) else (value, None, None)
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        what = (
-            f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
-        )
-        raise ValueError(f"loss() gave {what}: expected a scalar tensor with the mean, or (sum, n)")
-    if not loss.requires_grad:
-        raise ValueError("loss() gave a tensor that does not depend on the model's trainable parameters")
-    if count is None:
-        torch.autograd.backward(loss, torch.full_like(loss, size))
-        return loss.item() * size, size, {}
-    samples = int(count)
-    if samples < 0:
-        raise ValueError(f"loss() gave (sum, n) with n = {samples}: expected a count")
-    if sums is not None and not isinstance(sums, Mapping):
-        raise ValueError(f"loss() gave (sum, n, {type(sums).__name__}): expected a dict of sums by name")
-    torch.autograd.backward(loss)
-    return loss.item(), samples, {str(name): number_of(number) for name, number in (sums or {}).items()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import default_collate
+
+if TYPE_CHECKING:
+    from paceline.streams import Shards
 
 # A sample and a batch are whatever the user's dataset and collate make of them; paceline only carries them.
 Sample = Any
@@ -55,9 +58,16 @@ class Job(abc.ABC):
     def model(self) -> torch.nn.Module:
         """Build the model. Its train() or eval() mode stays as it is given."""
 
-    @abc.abstractmethod
     def dataset(self) -> SampleSource:
-        """Open the training data: a map-style dataset with len()."""
+        """Open the training data: a map-style dataset with len(). Without one, they are those of shards()."""
+        shards = self.shards()
+        if shards is None:
+            raise NotImplementedError
+        return shards if self.data is None else shards.below(self.data)
+
+    def shards(self) -> Shards | None:
+        """List training data that lie in files too big for one machine; paths are below the data folder."""
+        return None
 
     @abc.abstractmethod
     def loss(self, model: torch.nn.Module, batch: Batch) -> Loss:

@@ -7,6 +7,10 @@ import re
 
 from paceline.errors import UsageError
 
+# Seconds of a round's messages, besides what they carry: measured with four workers on one machine
+# (docs/benchmarks.md).
+ROUND_OVERHEAD_S = 0.005
+
 # Bytes a second. The units of networks are decimal.
 _UNITS = {"bit": 0.125, "b": 0.125, "B": 1.0}
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}

@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset
 from paceline.errors import JobImportError, PacelineError, UsageError
 from paceline.job import Job, SampleSource, overrides
 from paceline.seeding import seed_everything
+from paceline.streams import Shards
 from paceline.tracebacks import describe, users_traceback
 
 _imports: list[str] = []
@@ -83,6 +84,8 @@ def build_dataset(job: Job, seed: int, micro_batch: int, parts: int = 0) -> Samp
     seed_everything(seed)
     with users_code("dataset()"):
         dataset = _checked(job.dataset(), "dataset()")
+    if parts and isinstance(dataset, Shards):
+        raise UsageError(f"partition is {parts}, but the data are shards: expected a dataset() that can be cut")
     n_samples = len(dataset)
     if n_samples < micro_batch:
         raise UsageError(f"dataset() has {n_samples} samples, fewer than a task: micro-batch is {micro_batch}")
@@ -119,7 +122,8 @@ def build_validation(job: Job, seed: int) -> SampleSource | None:
 def _checked(dataset: SampleSource, what: str) -> SampleSource:
     if isinstance(dataset, IterableDataset):
         kind = f"{type(dataset).__name__}, which is an IterableDataset"
-        raise UsageError(f"{what} gave a {kind}: expected one with len() and indexing, since a task names its samples")
+        expected = "expected one with len() and indexing, since a task names its samples, or shards() (docs/streams.md)"
+        raise UsageError(f"{what} gave a {kind}: {expected}")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         kind = type(dataset).__name__
         raise UsageError(f"{what} gave a {kind} without len() or indexing: expected a map-style dataset with a length")
@@ -269,7 +273,9 @@ def _find(module: ModuleType, name: str, source: str) -> type[Job] | Job:
         return found
     if not isinstance(found, type) or not issubclass(found, Job):
         raise UsageError(f"{name} in {source} is not a job: expected a subclass of paceline.job.Job")
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    missing = [f"{method}()" for method in getattr(found, "__abstractmethods__", ())]
+    if not any(getattr(found, method) is not getattr(Job, method) for method in ("dataset", "shards")):
+        missing.append("dataset() (or shards())")
     if missing:
-        raise UsageError(f"job {name} in {source} lacks {', '.join(f'{method}()' for method in missing)}")
+        raise UsageError(f"job {name} in {source} lacks {', '.join(sorted(missing))}")
     return found

@@ -57,8 +57,12 @@ class UpdateScalars:
         if "inner-product" in names:
             found["inner-product"] = sum(map(_dot, parts, self._before)) / divisor if self._before else 0.0
             self._before = [(part / divisor).float() for part in parts]
-        self._squares, self._contributions = 0.0, 0
+        self.forget()
         return found
+
+    def forget(self) -> None:
+        """Forget the contributions of a round."""
+        self._squares, self._contributions = 0.0, 0
 
     def of_parameters(self, names: Sequence[str]) -> dict[str, float]:
         """Give the scalars of the new parameters."""

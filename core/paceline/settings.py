@@ -30,6 +30,9 @@ GOAL = re.compile(r"([A-Za-z_][\w-]*)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[e
 
 BEST = re.compile(r"[A-Za-z_][\w-]*(:(min|max))?")
 
+CACHE_BYTES = 10 * 10**9
+"""That copies of shards may take, where nothing is said."""
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -71,6 +74,8 @@ class SharedSettings(_Settings):
 
     Attributes:
         micro_steps: slices of a task; "auto": as few as each worker's memory takes, found by trying.
+        channels_last: pictures of a batch are laid out so, for convolutions.
+        compile: each worker compiles the model with torch.compile.
         threads: torch threads of every worker's CPU computing: other counts may round differently.
         heartbeat_s: a worker that has nothing to say says so this often.
         inline_bytes: states and contributions up to this size travel inside session messages.
@@ -81,7 +86,9 @@ class SharedSettings(_Settings):
     micro_batch: Count = 32
     micro_steps: Count | Literal["auto"] = 1
     sums: Literal["fast", "exact"] = "fast"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
     threads: Count = 1
     heartbeat_s: float = Field(default=2.0, gt=0)
     inline_bytes: int = Field(default=64 * 1024, ge=0, le=2**20)
@@ -127,6 +134,7 @@ class RunSettings(SharedSettings):
         tokens: file of those who may join, see and rule; None: everybody may join and see.
         metrics_host: metrics are served there, to everybody who can reach it.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
+        price: of an hour of each worker by name, "*" for all others; for what people are shown.
         log: loggers that write the run into the formats of other tools, see paceline.loggers.
     """
 
@@ -172,7 +180,16 @@ class RunSettings(SharedSettings):
     grace_s: float = Field(default=10.0, ge=0)
     idle_exit_s: float | None = Field(default=3600.0, gt=0)
     push_memory_bytes: int | None = Field(default=None, gt=0)
+    price: dict[str, float] | None = None
     log: tuple[str, ...] = ()
+
+    @field_validator("price")
+    @classmethod
+    def _prices_are_some(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for name, price in (value or {}).items():
+            if price < 0:
+                raise ValueError(f"price of worker {name!r} is {price}: expected at least 0 an hour")
+        return value
 
     @field_validator("log", mode="before")
     @classmethod
@@ -329,6 +346,8 @@ class WorkerSettings(_Settings):
         token_file: what is in it is shown to the server; None: PACELINE_TOKEN, if it is set.
         loaders: processes that load samples beside the computing; 0: the computing thread does; None: as it pays.
         loader_limit_s: a task whose samples do not come within this time fails.
+        cache: folder for copies of shards; None: see streams.cache.default_folder.
+        cache_bytes: of all copies together.
     """
 
     server: str
@@ -344,6 +363,8 @@ class WorkerSettings(_Settings):
     token_file: Path | None = None
     loaders: int | None = Field(default=None, ge=0, le=256)
     loader_limit_s: float = Field(default=60.0, gt=0)
+    cache: Path | None = None
+    cache_bytes: int = Field(default=CACHE_BYTES, ge=1)
 
     @field_validator("server")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from paceline.errors import TaskError
 from paceline.job import Batch, Job, SampleSource, overrides
 from paceline.seeding import seed_everything
+from paceline.streams import Shards
 from paceline.tasks import is_validation, task_name, task_samples, task_seed, validation_samples
 from paceline.tracebacks import describe, users_traceback
 
@@ -57,6 +58,7 @@ class TaskLoader:
         *,
         validation: SampleSource | None = None,
     ) -> None:
+        self._dataset = dataset
         self._training = _Collator(job, dataset)
         self._validation = None if validation is None else _Collator(job, validation)
         self._seed = seed
@@ -72,17 +74,25 @@ class TaskLoader:
         seed_everything(task_seed(self._seed, task, "loading"))
         with failures(task, "loading"):
             source, indices = self._samples(task)
+            if isinstance(self._dataset, Shards) and not is_validation(task):
+                self._dataset.begin_next(self._seed, task, self._micro_batch)
             steps = min(micro_steps, len(indices))
             slices = [indices] if steps == 1 else np.array_split(indices, steps)
             return TaskBatch(task, tuple(source.batches(slices)), tuple(len(part) for part in slices))
 
     def _samples(self, task: int) -> tuple[_Collator, NDArray[np.int64]]:
         if not is_validation(task):
-            n_samples = self._training.n_samples
-            return self._training, task_samples(self._seed, task, self._micro_batch, n_samples, self._partition)
+            return self._training, samples_of(self._dataset, self._seed, task, self._micro_batch, self._partition)
         if self._validation is None:
             raise ValueError("the job has no validation()")
         return self._validation, validation_samples(task, self._micro_batch, self._validation.n_samples)
+
+
+def samples_of(dataset: SampleSource, seed: int, task: int, micro_batch: int, partition: int = 0) -> NDArray[np.int64]:
+    """Give the indices of a task's samples: in the order of the shards, where the dataset lies in such."""
+    if isinstance(dataset, Shards):
+        return dataset.task_samples(seed, task, micro_batch)
+    return task_samples(seed, task, micro_batch, len(dataset), partition)
 
 
 class _Collator:
@@ -119,21 +129,39 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """
     if device.type == "cpu":
         return batch
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=batch.is_pinned())
+
+    def move(value: Any) -> Any:
+        return value.to(device, non_blocking=isinstance(value, torch.Tensor) and value.is_pinned())
+
+    return _with_leaves(batch, move)
+
+
+def channels_last(batch: TaskBatch) -> TaskBatch:
+    """Lay the pictures of a batch, float tensors of four dimensions, out as convolutions like them."""
+
+    def lay_out(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() == 4 and value.is_floating_point():
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
+
+    return dataclasses.replace(batch, parts=tuple(_with_leaves(part, lay_out) for part in batch.parts))
+
+
+def _with_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """Change the tensors of a batch, and what else has `to`, in dicts, dataclasses, tuples and lists."""
     if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: _with_leaves(value, change) for key, value in batch.items()}
     if hasattr(batch, "to"):
-        return batch.to(device)
+        return change(batch)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        moved = copy.copy(batch)
+        changed = copy.copy(batch)
         for field in dataclasses.fields(batch):
-            object.__setattr__(moved, field.name, to_device(getattr(batch, field.name), device))
-        return moved
+            object.__setattr__(changed, field.name, _with_leaves(getattr(batch, field.name), change))
+        return changed
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
+        return type(batch)(*(_with_leaves(value, change) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)(_with_leaves(value, change) for value in batch)
     return batch
 
 
@@ -143,11 +171,12 @@ def failures(task: int, doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = "out-of-memory" if _is_out_of_memory(error) else "exception"
+        kind = "out-of-memory" if is_out_of_memory(error) else "exception"
         message = f"{task_name(task)}: {doing} it raised {describe(error)}"
         raise TaskError(message, kind, users_traceback(error)) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, of the machine or of a device."""
     # torch's CPU allocator raises a plain RuntimeError.
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -109,10 +109,16 @@ def _part_seed(seed: int, part: int) -> int:
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, n_samples: int) -> NDArray[np.int64]:
     """Give the seed's permutation of the samples for one epoch; shape (n_samples,), read-only."""
-    words = np.frombuffer(_digest(f"epoch/{seed}/{epoch}", 32), dtype="<u4")
-    order = np.arange(n_samples, dtype=np.int64)
-    np.random.RandomState(words).shuffle(order)
+    order = shuffled(f"epoch/{seed}/{epoch}", n_samples)
     order.flags.writeable = False
+    return order
+
+
+def shuffled(name: str, length: int) -> NDArray[np.int64]:
+    """Give the permutation of 0 to length - 1 that a name stands for; shape (length,)."""
+    words = np.frombuffer(_digest(name, 32), dtype="<u4")
+    order = np.arange(length, dtype=np.int64)
+    np.random.RandomState(words).shuffle(order)
     return order
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from paceline.contribution import ContributionBuffer
 from paceline.errors import RunFailedError, UsageError
-from paceline.flat import TORCH_DTYPE, FlatModel, slot_views
+from paceline.flat import TORCH_DTYPE, FlatModel, all_finite, slot_views
 from paceline.job import Job, overrides
-from paceline.layout import ITEM_BYTES, Role
+from paceline.layout import ITEM_BYTES, Role, Segment
+from paceline.link_rates import written_bytes
 from paceline.loading import build_optimizer, users_code
+from paceline.precision import LossScale, Precision, check_precision
 from paceline.seeding import seed_everything
+from paceline.task_loading import is_out_of_memory
 from paceline.tasks import update_seed
 from paceline.tracebacks import describe
 
@@ -31,13 +34,19 @@ class Updater:
         flat: the model they step, in place.
         seed: of the run. What before_step draws depends on it and on the number of the update alone, so that a resumed
             run and a replay draw the same.
+        precision: of the gradients that come.
+
+    Attributes:
+        loss_scale: for tasks at the present version.
 
     Raises:
-        UsageError: an optimizer that cannot be driven by one gradient per round (see loading.build_optimizer), or a
-            scheduler that is none.
+        UsageError: a model that cannot be trained in this precision, an optimizer that cannot be driven by one gradient
+            per round (see loading.build_optimizer), or a scheduler that is none.
     """
 
-    def __init__(self, job: Job, flat: FlatModel, seed: int = 0) -> None:
+    def __init__(self, job: Job, flat: FlatModel, seed: int = 0, precision: Precision = "fp32") -> None:
+        check_precision(precision, flat)
+        self.loss_scale = LossScale(precision)
         self._job = job
         self._flat = flat
         self._seed = seed
@@ -65,23 +74,46 @@ class Updater:
         """
         if divisor <= 0 or samples <= 0:
             raise RunFailedError(f"a round with divisor {divisor} and {samples} samples: expected both positive")
-        for segment, summed in zip(total.layout.segments, total.segments, strict=True):
-            region, flat = self._flat.layout.regions[segment.region], self._flat.regions[segment.region]
-            if region.role is Role.TRAINABLE:
-                gradient = divide_in_place(summed, divisor, region.dtype)
-                for parameter, view in zip(self._trainable[segment.region], slot_views(region, gradient), strict=True):
-                    parameter.grad = view
-            elif region.role is Role.AVERAGED:
-                flat.copy_(summed.div_(samples))
-            else:
-                flat.copy_(summed)
+        self._take_buffers(total, samples)
+        for segment, summed in self._gradients_of(total):
+            region = self._flat.layout.regions[segment.region]
+            gradient = divide_in_place(summed, divisor, region.dtype)
+            for parameter, view in zip(self._trainable[segment.region], slot_views(region, gradient), strict=True):
+                parameter.grad = view
         try:
             self._step(loss)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise RunFailedError(self.no_room(error)) from error
             raise RunFailedError(f"the update (before_step, optimizer, scheduler) raised {describe(error)}") from error
         # Or they would keep the sum's memory from its next use.
         for parameter in itertools.chain.from_iterable(self._trainable.values()):
             parameter.grad = None
+        self.loss_scale.made()
+
+    def no_room(self, error: Exception) -> str:
+        """Say that memory ran out in an update, and what could be done."""
+        nbytes = sum(self._flat.regions[index].nbytes for index in self._trainable)
+        kind = type(self.optimizer).__name__
+        return (
+            f"the update ran out of memory on the server ({self._flat.device}): the parameters take"
+            f" {written_bytes(nbytes)}, {kind} keeps its state beside them; expected more memory, another --device, or"
+            f" an optimizer that keeps less ({describe(error)})"
+        )
+
+    def overflows(self, total: ContributionBuffer) -> bool:
+        """Tell whether a sum's gradients are not finite, and the loss scale may be why: it is to be skipped then."""
+        if not self.loss_scale.bears_overflow:
+            return False
+        return not all(all_finite(summed) for _, summed in self._gradients_of(total))
+
+    def skip(self, total: ContributionBuffer, samples: int) -> None:
+        """Take of a sum the buffers alone, and make the loss scale smaller.
+
+        Parameters, optimizer and scheduler stay as they are.
+        """
+        self._take_buffers(total, samples)
+        self.loss_scale.skipped()
 
     @property
     def follows_metric(self) -> bool:
@@ -113,6 +145,7 @@ class Updater:
             "scheduler": scheduler,
             "job": self._job.state_dict(),
             "updates": self._updates,
+            "loss_scale": self.loss_scale.state_dict(),
             "kinds": self._kinds(),
         }
 
@@ -130,6 +163,20 @@ class Updater:
             self.scheduler.load_state_dict(state["scheduler"])
         self._job.load_state_dict(state["job"])
         self._updates = state["updates"]
+        self.loss_scale.load_state_dict(state["loss_scale"])
+
+    def _gradients_of(self, total: ContributionBuffer) -> Iterator[tuple[Segment, torch.Tensor]]:
+        for segment, summed in zip(total.layout.segments, total.segments, strict=True):
+            if segment.region in self._trainable:
+                yield segment, summed
+
+    def _take_buffers(self, total: ContributionBuffer, samples: int) -> None:
+        for segment, summed in zip(total.layout.segments, total.segments, strict=True):
+            flat, role = self._flat.regions[segment.region], self._flat.layout.regions[segment.region].role
+            if role is Role.AVERAGED:
+                flat.copy_(summed.div_(samples))
+            elif role is not Role.TRAINABLE:
+                flat.copy_(summed)
 
     def _kinds(self) -> list[str]:
         return [type(self.optimizer).__name__, type(self.scheduler).__name__]

@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from rich.text import Text
 
 from paceline.api.shown import NotebookProgress, make_shown
 
 STATUS: dict[str, Any] = {
-    "state": "training", "situation": "", "version": 3, "rounds": 10, "loss": 0.5, "metrics": {"accuracy": 0.9}
+    "state": "training", "situation": "", "version": 3, "rounds": 10, "loss": 0.5, "metrics": {"accuracy": 0.9},
+    "workers": [{"name": "w<1>", "state": "busy", "mean_task_s": None, "radius_s": None, "allocation": 1,
+                 "tasks_done": 0, "data_share": 0.0, "note": ""}],
 }  # fmt: skip
 
 
@@ -39,18 +40,18 @@ def test_one_output_is_drawn_anew_with_its_notes_above(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     progress = NotebookProgress()
-    progress.show(STATUS, Text("the <table>"))
+    progress.show(STATUS)
     progress.note("done & saved")
     progress.close()
     ((*_, before, last),) = display.outputs
     assert "round 3 of 10" in before
-    assert "the &lt;table&gt;" in before
+    assert "w&lt;1&gt;  busy" in before
     assert last.index("done &amp; saved") < last.index("round 3 of 10")
 
 
 def test_what_is_not_wanted_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
     progress = make_shown(False)
-    progress.show(STATUS, Text("table"))
+    progress.show(STATUS)
     progress.note("a line")
     progress.close()
     assert capfd.readouterr() == ("", "")

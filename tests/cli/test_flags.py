@@ -15,17 +15,17 @@ from paceline.server.log import FORMAT_VARIABLE
 from paceline.settings import RunSettings, WorkerSettings
 
 OF_RUN_AND_SERVER = """
-JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every --seed --sums --precision --init
---threads --policy --constants --alpha --means --mean-max --k-start --k-step --switch-at --k-test --k-burn-in
---staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
+JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every --seed --sums --precision --channels-last
+--compile --init --threads --policy --constants --alpha --means --mean-max --k-start --k-step --switch-at --k-test
+--k-burn-in --staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
 --push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
---device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience --log
+--device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience --log --price
 """
 FLAGS = {
-    "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit",
+    "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit --cache --cache-size",
     "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
     "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed"
-    " --loaders --loader-limit",
+    " --loaders --loader-limit --cache --cache-size",
 }
 
 
@@ -83,6 +83,8 @@ OTHERS = {
     "checkpoint now": OF_ASKING,
     "check": "JOB --data --micro-batch --tasks --workers --sums --loaders --device --link --json",
     "init": "DIR --template",
+    "plan": "RUN --means --params --link --server-link --tasks --price --law --policy --rounds --seed --json --plot",
+    "doctor": f"{OF_ASKING} JOB --data --name",
     "certs init": "DIR --host --days",
     "token create": "--tokens --name --role --expires",
     "token ls": "--tokens",

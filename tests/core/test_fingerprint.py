@@ -202,3 +202,9 @@ def test_equal_samples_have_equal_digests_however_they_are_stored() -> None:
     assert sample_digest(Pair(1, [2])) == sample_digest((1, [2]))
     assert sample_digest(Thing(3)) == sample_digest(Thing(3))
     assert sample_digest(np.arange(4)[::2]) == sample_digest(np.array([0, 2]))
+
+
+def test_a_sample_of_one_item_has_a_digest_whatever_its_stride() -> None:
+    one = torch.arange(300.0).reshape(3, 100).T[7][:1]
+    assert one.stride() == (100,)
+    assert sample_digest(one) == sample_digest(torch.tensor([7.0]))

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from paceline.backward import backward_of_sum
 from paceline.errors import PacelineError, SettingsError, TaskError
 from paceline.flat import FlatModel, build_model
-from paceline.gradients import ComputeSettings, TaskRunner, backward_of_sum
+from paceline.gradients import ComputeSettings, TaskRunner
 from paceline.loading import build_dataset
 from paceline.task_loading import to_device
 from tests.jobs import Augmented, DigitsLike, FailsOnSample, NonFiniteOnSample, Tiny

@@ -12,9 +12,10 @@ from torch import nn
 from paceline.errors import TaskError
 from paceline.flat import build_model
 from paceline.gradients import ComputeSettings, TaskRunner
-from paceline.job import Batch
+from paceline.job import Batch, Job
 from paceline.loading import build_dataset
 from paceline.settings import SharedSettings
+from paceline.tasks import VALIDATION
 from tests.jobs import Tiny
 
 
@@ -79,3 +80,33 @@ def test_exact_sums_need_a_number() -> None:
         SharedSettings(micro_steps="auto", sums="exact")
     with pytest.raises(ValidationError, match="micro-steps is 40: expected 1 to 32"):
         SharedSettings(micro_steps=40)
+
+
+class NarrowValidated(Narrow):
+    """Measures no more at once than it trains on."""
+
+    evaluate = Job.evaluate
+
+    def validation(self) -> Any:
+        return self.dataset()
+
+    def validate(self, model: nn.Module, batch: Batch) -> Any:
+        return {"loss_sum": len(batch[0]) * self.loss(model, batch).double()}
+
+
+@pytest.mark.parametrize(("micro_steps", "cut"), [("auto", True), (2, False)])
+def test_a_validation_task_is_cut_as_well(micro_steps: Any, cut: bool) -> None:
+    job = NarrowValidated()
+    settings = ComputeSettings(seed=1, micro_batch=16, micro_steps=micro_steps)
+    dataset = build_dataset(job, 1, 16)
+    made = TaskRunner(job, build_model(job, 1), dataset, settings, dataset)
+    batch = made.load(VALIDATION)
+    if not cut:
+        with pytest.raises(TaskError, match="OutOfMemoryError"):
+            made.validate(batch)
+        return
+    measured = made.validate(batch)
+    assert (measured.samples, made.micro_steps) == (16, 8)
+    job.fits = 99
+    expected = TaskRunner(job, build_model(job, 1), dataset, settings, dataset).validate(batch)
+    assert measured.sums["loss_sum"] == pytest.approx(expected.sums["loss_sum"], rel=1e-6)

@@ -12,6 +12,7 @@ from paceline.contribution import ContributionBuffer
 from paceline.errors import JobImportError, RunFailedError, UsageError
 from paceline.flat import FlatModel, build_model
 from paceline.layout import contribution_layout
+from paceline.server.rehearsal import rehearse
 from paceline.update import Updater, divide_in_place
 from tests.jobs import Augmented, DigitsLike, Tiny
 
@@ -118,6 +119,29 @@ def test_what_before_step_raises_ends_the_run_in_words() -> None:
     with pytest.raises(RunFailedError, match="raised ZeroDivisionError: no norm") as caught:
         updater.apply(total_of(flat, 1.0), 1, 1, 0.0)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+class Fat(torch.optim.SGD):
+    """Keeps more than any machine has."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.state[self.param_groups[0]["params"][0]]["everything"] = torch.empty(1 << 50)
+
+
+class Fattened(Plain):
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return Fat(model.parameters(), lr=0.1)
+
+
+def test_an_optimizer_whose_state_does_not_fit_is_told_with_what_to_do() -> None:
+    flat = build_model(Fattened(), 1)
+    with pytest.raises(RunFailedError, match=r"ran out of memory on the server \(cpu\): .* Fat keeps its state beside"):
+        Updater(Fattened(), flat).apply(total_of(flat, 1.0), 1, 1, 0.0)
+
+
+def test_that_is_found_before_the_run_begins_where_a_checkpoint_is_rehearsed() -> None:
+    with pytest.raises(UsageError, match="expected more memory, another --device, or an optimizer that keeps less"):
+        rehearse(Fattened(), build_model(Fattened(), 1))
 
 
 def test_a_scheduler_that_raises_while_it_is_made_is_the_jobs_fault() -> None:

@@ -48,10 +48,10 @@ def test_a_lease_says_all_that_it_is(limit_s: float | None) -> None:
         push_unasked=False,
         task_limit_s=limit_s,
     )
-    lease = wire(convert.lease(effect, b"state", 5)).lease
+    lease = wire(convert.lease(effect, 2.0**16, b"state", 5)).lease
     assert (lease.lease, lease.version, task_ids(lease.tasks)) == (LIFE_2, 7, [3, 4, 9])
     assert (lease.keep_in_advance, lease.push_unasked, lease.task_limit_s) == (True, False, limit_s or 0.0)
-    assert (lease.state, lease.state_crc32c) == (b"state", 5)
+    assert (lease.state, lease.state_crc32c, lease.loss_scale) == (b"state", 5, 65536.0)
 
 
 def test_other_orders_say_all_that_they_are() -> None:

@@ -201,6 +201,12 @@ async def _read_on(call: Any) -> None:
             pass
 
 
+def deep(run: Any, messages: int) -> bool:
+    """Tell whether one message in a hundred came as far as the coordinator, and was rejected by it."""
+    rejected: dict[Any, int] = run.server._parts.books.totals.rejected
+    return sum(rejected.values()) > messages // 100
+
+
 async def fuzzed(tmp_path: Path, seed: int, messages: int) -> None:
     """Fuzz a run that an honest worker is in; it must go on, and end with the bits of one that was left alone."""
     expected = await undisturbed(tmp_path / f"alone-{seed}")
@@ -212,6 +218,9 @@ async def fuzzed(tmp_path: Path, seed: int, messages: int) -> None:
             await fuzzer.go(messages // 4)
             warm_mb = resident_mb()
             await fuzzer.go(messages)
+            # How far messages come depends on how fast the server ends their streams: fewer on a busy machine.
+            while not deep(run, messages) and fuzzer.messages < 3 * messages:
+                await fuzzer.go(fuzzer.messages + messages // 4)
             grown_mb = resident_mb() - warm_mb
         driver = run.server._parts.driver
         assert driver.bug is None, driver.bug
@@ -219,7 +228,7 @@ async def fuzzed(tmp_path: Path, seed: int, messages: int) -> None:
         assert (await run.status()).version == 0
         driver._machine.validate()
         # Many came as far as the coordinator, on both kinds of stream.
-        assert sum(run.server._parts.books.totals.rejected.values()) > messages // 100
+        assert deep(run, messages)
         assert min(fuzzer.streams.values()) > messages // 400
         assert grown_mb < 24.0
         assert await finish(run, asyncio.create_task(honest_work(honest))) == expected

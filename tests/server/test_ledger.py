@@ -188,7 +188,7 @@ def test_a_reader_refuses_the_schema_of_another_paceline(tmp_path: Path) -> None
     ledger.close()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-    with pytest.raises(UsageError, match=r"has schema 1, of paceline \d.*reads 5"):
+    with pytest.raises(UsageError, match=r"has schema 1, of paceline \d.*reads 6"):
         LedgerReader(path)
 
 

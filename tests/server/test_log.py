@@ -31,7 +31,7 @@ def tell_a_run() -> None:
     log.observe(Finish(Outcome.FAILED, "task 7 failed everywhere", TaskId(7), "Traceback: user's own"))
 
 
-def test_people_get_a_line_per_change_and_none_per_round(capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_get_a_line_per_change_and_none_for_each_round(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(as_json=False)
     tell_a_run()
     out, err = capsys.readouterr()
@@ -51,3 +51,19 @@ def test_machines_get_json_lines(capsys: pytest.CaptureFixture[str], monkeypatch
     assert len(lines) == 7
     assert (lines[0]["event"], lines[0]["worker"], lines[0]["reason"]) == ("worker lost", "w1", "silent")
     assert [line["level"] for line in lines] == ["info", "info", "warning", "warning", "warning", "error", "error"]
+
+
+def test_every_few_seconds_a_line_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(as_json=True)
+    now_s = 0.0
+    log = RunLog(lambda: now_s)
+    for number in range(1, 101):
+        log.observe(round_record(number))
+        now_s += 0.5
+    # Slow rounds have a line each.
+    for number in range(101, 104):
+        now_s += 60.0
+        log.observe(round_record(number))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line.get("number") for line in lines] == [None, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101, 102, 103]
+    assert {"loss", "seconds"} <= set(lines[1])

@@ -166,6 +166,20 @@ async def test_every_metric_is_documented(served: tuple[Totals, int]) -> None:
     totals.observe(round_record(1))
     totals.saves.at_s = 0.0
     text = await asyncio.to_thread(get, port)
-    told = set(re.findall(r"^# TYPE (paceline_\w+)", text, re.MULTILINE))
+    # With prices alone there is a cost, see below.
+    told = {*re.findall(r"^# TYPE (paceline_\w+)", text, re.MULTILINE), "paceline_cost_total"}
     document = await asyncio.to_thread((Path(__file__).parents[2] / "docs" / "metrics.md").read_text)
     assert set(re.findall(r"^\| `(paceline_\w+)` ", document, re.MULTILINE)) == told
+
+
+async def test_money_is_counted_where_there_are_prices() -> None:
+    totals = Totals()
+    metrics = Metrics(totals, lambda: snapshot(*WORKERS), Traffic(), "greedy")
+    port = metrics.start("127.0.0.1", 0)
+    try:
+        totals.observe(round_record(1))
+        assert "paceline_cost_total" not in await scrape(port)
+        metrics.prices = {"*": 3600.0}
+        assert (await scrape(port))["paceline_cost_total"] == pytest.approx(totals.worker_s)
+    finally:
+        metrics.close()

@@ -40,11 +40,13 @@ def test_the_document_has_every_field_with_its_value() -> None:
     assert found == {
         "policy": "ata-empirical",
         "rounds": 10,
+        "skipped_updates": 0,
         "seed": 5,
         "sums": "exact",
         "wall_s": found["wall_s"],
         "round_s": found["round_s"],
         "worker_s": found["worker_s"],
+        "cost": None,
         "wasted_worker_s": found["wasted_worker_s"],
         "tasks": {"planned": 80, "used": 60, "wasted": 20, "replanned": 20},
         "validation": {"tasks": 0, "worker_s": 0.0, "seconds": 0.0},

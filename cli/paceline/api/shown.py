@@ -8,11 +8,12 @@ import io
 import time
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 
-from paceline.cli.progress import Progress, Rate, Status, draw, make_progress
+from paceline.cli.picture import Room, Status, draw
+from paceline.cli.progress import Progress, Rate, make_progress
 
-_WIDTH = 110
+_WIDTH, _HEIGHT = 110, 40
 _STYLE = "line-height: 1.2; white-space: pre; font-family: monospace"
 
 
@@ -32,7 +33,7 @@ class Silent:
     def note(self, line: str) -> None:
         """See Progress."""
 
-    def show(self, status: Status, picture: RenderableType) -> None:
+    def show(self, status: Status) -> None:
         """See Progress."""
 
     def close(self) -> None:
@@ -40,7 +41,7 @@ class Silent:
 
 
 class NotebookProgress:
-    """One output below the cell that is drawn anew: notes, and the table of `paceline status`.
+    """One output below the cell that is drawn anew: notes, and the picture of the run.
 
     rich's own way to do so needs ipywidgets; this needs nothing but the notebook.
     """
@@ -60,11 +61,11 @@ class NotebookProgress:
         # Heard on other threads too, whose output a notebook would show below whatever cell is there.
         self._notes.append(line)
 
-    def show(self, status: Status, picture: RenderableType) -> None:
+    def show(self, status: Status) -> None:
         """See Progress."""
         console = Console(file=io.StringIO(), width=_WIDTH, force_jupyter=False, force_terminal=False)
         with console.capture() as drawn:
-            console.print(draw(status, picture, self._rate.update(status)))
+            console.print(draw(status, self._rate.update(status), Room(_WIDTH, _HEIGHT)))
         self._picture = drawn.get()
         self._redraw()
 

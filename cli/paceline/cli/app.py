@@ -19,10 +19,13 @@ from paceline.cli.check_command import register_check
 from paceline.cli.checkpoint_commands import group as checkpoint_group
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
+from paceline.cli.doctor import register_doctor
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.export import register_export
+from paceline.cli.ignored import given_in_vain
 from paceline.cli.init import register_init
 from paceline.cli.options import Option, options_of
+from paceline.cli.plan import register_plan
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
 from paceline.cli.tokens import token
@@ -147,6 +150,8 @@ def _command(name: str, title: str, start: Callable[[Any], int]) -> None:
         if print_config:
             typer.echo(describe(name, given, settings))
             return 0
+        for line in given_in_vain(name, given, settings):
+            sys.stderr.write(f"paceline: {line}\n")
         return start(settings)
 
     parameters = [*(_parameter(option, default_of(name, option)) for option in options_of(name)), PRINT_CONFIG]
@@ -227,6 +232,8 @@ app.command("simulate", epilog="\n\n".join(["Examples:", *(f"  [bold]{line}[/bol
 )
 register_init(app)
 register_check(app)
+register_plan(app)
+register_doctor(app)
 register_export(app)
 register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from paceline.link_rates import written_rate
+from paceline.link_rates import ROUND_OVERHEAD_S, written_rate
 
 # Transfer is to take no more than this share of a round, and computing no less than the rest.
 TRANSFER_SHARE = 0.2
-# Messages of a round, besides what they carry: measured with four workers on one machine (docs/benchmarks.md).
-ROUND_OVERHEAD_S = 0.005
 # With fewer tasks for each worker, unequal ones cannot be given unequal shares.
 TASKS_EACH = 4
 

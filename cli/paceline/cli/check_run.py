@@ -20,6 +20,7 @@ from paceline.job import SampleSource
 from paceline.layout import contribution_layout
 from paceline.loading import build_dataset, build_validation, load_job
 from paceline.server.preparation import check_asked, measure_of, parse_device, planned_validation
+from paceline.streams import ShardCache, use_cache
 from paceline.weights import load_init
 
 
@@ -71,6 +72,7 @@ def _build_dataset(trial: Trial) -> SampleSource | None:
     settings = trial.settings
     with trial.findings.step():
         dataset = build_dataset(trial.job, settings.seed, settings.micro_batch, settings.partition)
+        use_cache(ShardCache(settings.cache, settings.cache_bytes), dataset)
         trial.found.n_samples = len(dataset)
         return dataset
     return None

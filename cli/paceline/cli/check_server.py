@@ -34,7 +34,7 @@ def update(trial: Trial, flat: FlatModel, one: TaskSum | None, validation_tasks:
         if one is None:
             rehearse(job, flat)
             return None
-        updater = Updater(job, flat, trial.settings.seed)
+        updater = Updater(job, flat, trial.settings.seed, trial.settings.precision)
         found.optimizer = type(updater.optimizer).__name__
         found.scheduler = "" if updater.scheduler is None else type(updater.scheduler).__name__
         check_followed(job, updater, validation_tasks)

@@ -160,7 +160,10 @@ def _why_not_loaded(settings: RunCommand, batch: TaskBatch) -> str:
     """Have a loader process load the first task too; say what went wrong, empty: nothing."""
     limit_s = settings.loader_limit_s + _LOADER_START_S
     loaders = Loaders(
-        LoaderSource(settings.job, settings.data, settings.shared()), 1, limit_s=limit_s, pin_memory=False
+        LoaderSource(settings.job, settings.data, settings.shared(), (settings.cache, settings.cache_bytes)),
+        1,
+        limit_s=limit_s,
+        pin_memory=False,
     )
     until = monotonic() + 2.0 * limit_s
     try:

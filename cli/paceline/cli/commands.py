@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from paceline.coordination.policies import EMPLOYING
 from paceline.durations import parse_duration
 from paceline.errors import SettingsError, UsageError
-from paceline.settings import Count, RunSettings, WorkerSettings
+from paceline.settings import CACHE_BYTES, Count, RunSettings, WorkerSettings
 
 
 class ServerCommand(RunSettings):
@@ -51,6 +51,11 @@ class ServerCommand(RunSettings):
     def _means_parse(cls, value: object) -> object:
         return parse_means(value)
 
+    @field_validator("price", mode="before")
+    @classmethod
+    def _prices_parse(cls, value: object) -> object:
+        return parse_prices(value)
+
     def run_settings(self, **changes: object) -> RunSettings:
         """Give the server's part, with changes."""
         values = {name: getattr(self, name) for name in RunSettings.model_fields}
@@ -65,7 +70,7 @@ class RunCommand(ServerCommand):
         pace: one per worker, or one for all.
         delay: laws, one per worker, or one for all.
         delay_seed: of the delays' draws; None: fresh.
-        loaders, loader_limit_s: of each worker, see settings.WorkerSettings.
+        loaders, loader_limit_s, cache, cache_bytes: of each worker, see settings.WorkerSettings.
     """
 
     # Its server listens on this machine alone, at a free port, and waits for its own workers.
@@ -77,6 +82,8 @@ class RunCommand(ServerCommand):
     delay_seed: int | None = Field(default=None, ge=0)
     loaders: int | None = Field(default=None, ge=0, le=256)
     loader_limit_s: float = Field(default=60.0, gt=0)
+    cache: Path | None = None
+    cache_bytes: int = Field(default=CACHE_BYTES, ge=1)
 
     @field_validator("pace", mode="before")
     @classmethod
@@ -137,6 +144,8 @@ class RunCommand(ServerCommand):
                 delay_seed=self.delay_seed,
                 loaders=self.loaders,
                 loader_limit_s=self.loader_limit_s,
+                cache=self.cache,
+                cache_bytes=self.cache_bytes,
             )
             for name, pace, delay in zip(self.worker_names(), paces, delays, strict=True)
         )
@@ -159,6 +168,27 @@ class WorkerCommand(WorkerSettings):
     def worker_settings(self) -> WorkerSettings:
         """Give the worker's part: all of it."""
         return WorkerSettings(**{name: getattr(self, name) for name in WorkerSettings.model_fields})
+
+
+def parse_prices(value: object) -> object:
+    """Read prices of an hour by worker: ``w1=2.5,w2=0.4``, or ``2.5`` for all.
+
+    Raises:
+        UsageError: one is not a number, or is nobody's.
+    """
+    if value is None or isinstance(value, Mapping):
+        return value
+    prices: dict[str, float] = {}
+    words = [word.strip() for word in joined(value).split(",")]
+    for word in words:
+        name, sign, price = word.rpartition("=")
+        try:
+            prices[name.strip() if sign else "*"] = float(price)
+        except ValueError:
+            raise UsageError(f"--price has {price!r} for a number: expected 2.5, or w1=2.5,w2=0.4") from None
+    if len(prices) < len(words):
+        raise UsageError(f"--price is {joined(value)!r}: expected one price for all, or one for each name")
+    return prices
 
 
 def parse_means(value: object) -> object:

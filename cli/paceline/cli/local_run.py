@@ -44,7 +44,7 @@ from paceline.errors import (
 )
 
 # What the workers of a run are told, and their number.
-OF_WORKERS = {"workers", "pace", "delay", "delay_seed", "loaders", "loader_limit_s"}
+OF_WORKERS = {"workers", "pace", "delay", "delay_seed", "loaders", "loader_limit_s", "cache", "cache_bytes"}
 LOOPBACK = "127.0.0.1:0"
 POLL_S = 0.1
 # A server that did not answer is asked again after this.
@@ -191,6 +191,7 @@ class _LocalRun:
             server.tell(json.dumps(told))
             address = self._wait_for_start(server)
             self._progress.note(f"server at {address}; look at it with: paceline status {address}")
+            self._progress.note(f"add a worker to it with: {_more_workers(self._command, address)}")
             for worker, own in zip(workers, self._command.worker_settings(address), strict=True):
                 worker.tell(own.model_dump_json())
             ended = self._watch(server, workers, address)
@@ -269,7 +270,7 @@ class _LocalRun:
                 ask_at = time.monotonic() + (self._progress.every_s if self._state else ASK_AGAIN_S)
 
     def _ask(self, address: str) -> None:
-        from paceline.server.status import fetch_status, render_status, status_to_dict
+        from paceline.server.status import fetch_status, status_to_dict
 
         try:
             response = fetch_status(address, timeout_s=2.0)
@@ -278,7 +279,7 @@ class _LocalRun:
         else:
             self._state = response.state
             self._began = self._began or response.state == "training" or response.version > 0
-            self._progress.show(status_to_dict(response), render_status(response))
+            self._progress.show(status_to_dict(response))
 
     def _next_report(self, server: Child) -> Report | None:
         """Wait a moment for the server's next report.
@@ -335,6 +336,12 @@ class _LocalRun:
         deadline = time.monotonic() + LEAVE_S
         for worker in workers:
             worker.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _more_workers(command: RunCommand, address: str) -> str:
+    """Say how one more worker of this machine joins."""
+    data = [] if command.data is None else ["--data", str(command.data)]
+    return shlex.join(["paceline", "worker", address, command.job, *data])
 
 
 def _error_of(report: Report) -> PacelineError:

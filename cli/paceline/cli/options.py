@@ -73,7 +73,10 @@ OPTIONS: tuple[Option, ...] = (
     _option("patience", TRAINING, "N", "End after N evaluations without a better metric, that of --best or --until."),
     _option("seed", TRAINING, "N", "Same seed, same training."),
     _option("sums", TRAINING, "fast|exact", "exact: float64 sums, the same bits whoever computes what."),
-    _option("precision", TRAINING, "fp32|bf16", "Of forward and backward; bf16 is autocast."),
+    _option("precision", TRAINING, "fp32|bf16|fp16", "Of forward and backward; the others are autocast, fp16 with a "
+            "loss scale."),
+    _option("channels_last", TRAINING, "", "Lay batches of pictures out channels last, which convolutions like."),
+    _option("compile", TRAINING, "", "Compile the model with torch.compile; a worker that cannot goes on without."),
     _option("init", TRAINING, "FILE", "Start from these weights (safetensors)."),
     _option("threads", TRAINING, "N", "CPU threads of each worker; other counts may round differently."),
     # ---- policy
@@ -97,6 +100,7 @@ OPTIONS: tuple[Option, ...] = (
     # ---- workers
     _option("workers", WORKERS, "N", "Worker processes to start; they are called w1, w2, ..."),
     _option("min_workers", WORKERS, "N", "Round 1 waits for this many workers."),
+    _option("price", WORKERS, "P,...", "Of a worker's hour, to be shown what a run costs: 2.5, or w1=2.5,w2=0.4."),
     _option("name", WORKERS, "NAME", "Default: the host's name and the first free number on it."),
     _option("loaders", WORKERS, "N", "Processes of each worker that load samples beside the computing; 0: none. "
             "Default: 2 where loading takes long."),
@@ -113,6 +117,8 @@ OPTIONS: tuple[Option, ...] = (
     _option("best", FILES, "METRIC", "Keep the best version by this metric of evaluate() as best.safetensors: "
             "accuracy, error:min. Default: the one of --until."),
     _option("log", FILES, "LOGGER,...", "Log to csv, tensorboard, wandb, mlflow, or several; see docs/python.md."),
+    _option("cache", FILES, "DIR", "Keep copies of shards there; default: ~/.cache/paceline/shards."),
+    _option("cache_bytes", FILES, "BYTES", "So much of them; those used longest ago go.", "cache-size"),
     _option("data", FILES, "DIR", "Folder with the data, as this machine sees it; the job finds it in self.data."),
     # ---- network
     _option("bind", NETWORK, "HOST:PORT", "Listen there; port 0 takes a free one."),

@@ -6,17 +6,14 @@ Both are fed with what the Status call answers, as a document (`paceline status 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-Status = Mapping[str, Any]
+from paceline.cli.picture import Pace, Room, Status, draw, headline
 
 # A line every so many seconds where nobody watches a table.
 LINE_EVERY_S = 5.0
@@ -35,8 +32,8 @@ class Progress(Protocol):
         """Show a line that stays."""
         ...
 
-    def show(self, status: Status, picture: RenderableType) -> None:
-        """Show the newest status, as a document and as `paceline status` draws it."""
+    def show(self, status: Status) -> None:
+        """Show the newest status."""
         ...
 
     def close(self) -> None:
@@ -63,7 +60,7 @@ class LineProgress:
         """See Progress."""
         self._console.out(line, highlight=False)
 
-    def show(self, status: Status, picture: RenderableType) -> None:
+    def show(self, status: Status) -> None:
         """See Progress."""
         self._console.out(self._title + headline(status, self._rate.update(status)), highlight=False)
 
@@ -85,11 +82,13 @@ class LiveProgress:
 
     def note(self, line: str) -> None:
         """See Progress."""
-        self._console.print(escape(line), highlight=False)
+        # Broken by the terminal alone, so that a command in it can be copied whole.
+        self._console.print(escape(line), highlight=False, soft_wrap=True)
 
-    def show(self, status: Status, picture: RenderableType) -> None:
+    def show(self, status: Status) -> None:
         """See Progress."""
-        self._live.update(draw(status, picture, self._rate.update(status), self._title))
+        room = Room(self._console.width, self._console.height)
+        self._live.update(draw(status, self._rate.update(status), room, self._title))
 
     def close(self) -> None:
         """See Progress."""
@@ -97,42 +96,22 @@ class LiveProgress:
 
 
 class Rate:
-    """Rounds per second over the last few seconds."""
+    """Rounds and samples per second over the last few seconds."""
 
     def __init__(self, over_s: float = 5.0) -> None:
         self._over_s = over_s
-        self._seen: list[tuple[float, int]] = []
+        self._seen: list[tuple[float, int, int]] = []
 
-    def update(self, status: Status) -> float:
-        """Take the newest status in and give the rate; 0 while nothing is known."""
+    def update(self, status: Status) -> Pace:
+        """Take the newest status in and give the pace."""
         now_s, version = time.monotonic(), int(status["version"])
         if not version:
-            return 0.0  # The wait for workers is no part of it.
+            return Pace()  # The wait for workers is no part of it.
+        samples = int(status.get("tasks_used") or 0) * int(status.get("micro_batch") or 0)
         self._seen = [seen for seen in self._seen if now_s - seen[0] <= self._over_s][-100:] or self._seen[-1:]
-        self._seen.append((now_s, version))
-        (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
-
-
-def headline(status: Status, rounds_per_s: float) -> str:
-    """Say in one line how a run goes."""
-    if status["state"] == "waiting" or not status["version"]:
-        return str(status["situation"] or status["state"])
-    parts = [f"round {status['version']}" + (f" of {status['rounds']}" if status["rounds"] else "")]
-    if rounds_per_s:
-        parts.append(f"{rounds_per_s:.1f} rounds/s")
-    if status.get("loss") is not None:
-        parts.append(f"loss {status['loss']:.4f}")
-    for shown in (status.get("means") or {}, status["metrics"]):
-        parts += [f"{name} {value:.4g}" for name, value in sorted(shown.items()) if value is not None]
-    return ", ".join(parts)
-
-
-def draw(status: Status, picture: RenderableType, rounds_per_s: float, title: str = "") -> RenderableType:
-    """Draw a run: how fast it is, a bar where the end is known, and the picture that `paceline status` shows."""
-    head = Text(f"{title}  " if title else "", style="bold")
-    head.append(headline(status, rounds_per_s), style="not bold")
-    total, done = status["rounds"], status["version"]
-    # A bar alone ends no line.
-    bar = [Padding(ProgressBar(total=total, completed=min(done, total), width=60), 0)] if total else []
-    return Group(head, *bar, picture)
+        self._seen.append((now_s, version, samples))
+        (first_s, *first), (last_s, *last) = self._seen[0], self._seen[-1]
+        if last_s <= first_s:
+            return Pace()
+        rounds, done = ((end - begin) / (last_s - first_s) for begin, end in zip(first, last, strict=True))
+        return Pace(rounds, done)

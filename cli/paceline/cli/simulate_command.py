@@ -51,7 +51,7 @@ class SimulateCommand(BaseModel):
     plot: Path | None = None
 
 
-def require_extra(*modules: str) -> None:
+def require_extra(*modules: str, command: str = "simulate") -> None:
     """Refuse to begin without what the extra `sim` installs.
 
     Raises:
@@ -59,7 +59,7 @@ def require_extra(*modules: str) -> None:
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"simulate needs {module}, which is not installed: pip install 'paceline[sim]'")
+            raise UsageError(f"{command} needs {module}, which is not installed: pip install 'paceline[sim]'")
 
 
 def check_plot_folder(folder: Path) -> None:

@@ -235,6 +235,7 @@ class RoundRecord:
         divisor: what the sum was divided by, where that is not the samples.
         state_crc32c: checksum of the version's bytes, as the shell gave it.
         means: of the job's further sums, by name, over the samples of the tasks that gave them.
+        skipped: the sum was not finite, and the parameters stayed what they were.
     """
 
     round: int
@@ -252,6 +253,7 @@ class RoundRecord:
     divisor: float | None = None
     state_crc32c: int | None = None
     means: tuple[tuple[str, float], ...] = ()
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,13 +201,16 @@ class UpdateApplied:
     """The ordered update was made: the model now is `version`.
 
     Attributes:
+        scalars: those that the plan asked for; none where it was skipped.
         state_crc32c: checksum of the version's bytes, for the ledger; None where there are none (in the simulator).
+        skipped: the sum was not finite, so that the parameters are those of the version before.
     """
 
     version: int
     loss: float
     scalars: tuple[tuple[str, float], ...] = ()
     state_crc32c: int | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class Update:
     Attributes:
         version: the new one.
         loss: the round's mean loss.
-        scalars: those that its plan asked for.
+        scalars: those that its plan asked for; none where the update was skipped, since its sum was not finite.
         finished: all tasks that ended in the round.
     """
 

@@ -93,6 +93,7 @@ def _record(state: State, current: Round, event: UpdateApplied) -> RoundRecord:
         divisor=current.divisor,
         state_crc32c=event.state_crc32c,
         means=current.sums.means(),
+        skipped=event.skipped,
     )
 
 

@@ -243,7 +243,7 @@ class TaskRange(_message.Message):
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("lease", "version", "tasks", "keep_in_advance", "push_unasked", "task_limit_s", "state", "state_crc32c")
+    __slots__ = ("lease", "version", "tasks", "keep_in_advance", "push_unasked", "task_limit_s", "state", "state_crc32c", "loss_scale")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
@@ -252,6 +252,7 @@ class Lease(_message.Message):
     TASK_LIMIT_S_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     STATE_CRC32C_FIELD_NUMBER: _ClassVar[int]
+    LOSS_SCALE_FIELD_NUMBER: _ClassVar[int]
     lease: int
     version: int
     tasks: _containers.RepeatedCompositeFieldContainer[TaskRange]
@@ -260,7 +261,8 @@ class Lease(_message.Message):
     task_limit_s: float
     state: bytes
     state_crc32c: int
-    def __init__(self, lease: _Optional[int] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskRange, _Mapping]]] = ..., keep_in_advance: _Optional[bool] = ..., push_unasked: _Optional[bool] = ..., task_limit_s: _Optional[float] = ..., state: _Optional[bytes] = ..., state_crc32c: _Optional[int] = ...) -> None: ...
+    loss_scale: float
+    def __init__(self, lease: _Optional[int] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskRange, _Mapping]]] = ..., keep_in_advance: _Optional[bool] = ..., push_unasked: _Optional[bool] = ..., task_limit_s: _Optional[float] = ..., state: _Optional[bytes] = ..., state_crc32c: _Optional[int] = ..., loss_scale: _Optional[float] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("lease", "tasks")
@@ -489,7 +491,7 @@ class CheckpointResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s", "means")
+    __slots__ = ("job", "policy", "state", "situation", "round", "rounds", "version", "loss", "elapsed_s", "last_round_s", "decision", "workers", "metrics", "run_dir", "tasks_used", "tasks_wasted", "worker_s", "wasted_worker_s", "seed", "package_version", "tasks_per_round", "checkpoint", "checkpoint_age_s", "means", "micro_batch", "cost")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -528,6 +530,8 @@ class StatusResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     MEANS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
     job: str
     policy: str
     state: str
@@ -552,7 +556,9 @@ class StatusResponse(_message.Message):
     checkpoint: int
     checkpoint_age_s: float
     means: _containers.ScalarMap[str, float]
-    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ..., means: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    micro_batch: int
+    cost: float
+    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., state: _Optional[str] = ..., situation: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., version: _Optional[int] = ..., loss: _Optional[float] = ..., elapsed_s: _Optional[float] = ..., last_round_s: _Optional[float] = ..., decision: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., run_dir: _Optional[str] = ..., tasks_used: _Optional[int] = ..., tasks_wasted: _Optional[int] = ..., worker_s: _Optional[float] = ..., wasted_worker_s: _Optional[float] = ..., seed: _Optional[str] = ..., package_version: _Optional[str] = ..., tasks_per_round: _Optional[int] = ..., checkpoint: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ..., means: _Optional[_Mapping[str, float]] = ..., micro_batch: _Optional[int] = ..., cost: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("name", "state", "device", "address", "tasks_done", "mean_task_s", "radius_s", "allocation", "pace", "busy_s", "note", "data_share")

@@ -37,7 +37,8 @@ from paceline.server.summary import Ending
 from paceline.server.telling import Telling
 from paceline.server.tokenbook import TokenBook
 from paceline.settings import RunSettings
-from paceline.tasks import is_validation, task_samples, validation_samples
+from paceline.task_loading import samples_of
+from paceline.tasks import is_validation, validation_samples
 from paceline.tls import read_tls
 
 # Workers get this long to take their goodbye.
@@ -237,9 +238,8 @@ class Server:
             if is_validation(finish.task):
                 ids = validation_samples(finish.task, settings.micro_batch, known.n_validation)
             else:
-                ids = task_samples(
-                    settings.seed, finish.task, settings.micro_batch, known.n_samples, settings.partition
-                )
+                dataset, size = self._prepared.dataset, settings.micro_batch
+                ids = samples_of(dataset, settings.seed, finish.task, size, settings.partition)
             of_what = "the validation data" if is_validation(finish.task) else "the dataset"
             named = ", ".join(map(str, ids[:_SAMPLES_NAMED].tolist()))
             more = f" and {len(ids) - _SAMPLES_NAMED} more" if len(ids) > _SAMPLES_NAMED else ""

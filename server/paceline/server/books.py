@@ -80,6 +80,7 @@ class Books:
         if resumed is not None and resumed.state:
             self._restore(resumed.state["books"])
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
+        self.metrics.prices = settings.price
         self.metrics.waiting_rows = lambda: self._ledger.waiting
 
     def start(self, job_fingerprint_json: str, initial_model: str) -> None:

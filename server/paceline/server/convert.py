@@ -224,7 +224,9 @@ def refusal(code: pb.RefusalCode, reason: str) -> pb.ServerMessage:
     return pb.ServerMessage(refused=pb.Refused(code=code, reason=reason))
 
 
-def lease(effect: effects.SendLease, state: bytes = b"", state_crc32c: int = 0) -> pb.ServerMessage:
+def lease(
+    effect: effects.SendLease, loss_scale: float = 1.0, state: bytes = b"", state_crc32c: int = 0
+) -> pb.ServerMessage:
     """Write a lease, with the image of its version where that is small and the worker has not got it."""
     return pb.ServerMessage(
         lease=pb.Lease(
@@ -236,6 +238,7 @@ def lease(effect: effects.SendLease, state: bytes = b"", state_crc32c: int = 0) 
             task_limit_s=effect.task_limit_s or 0.0,
             state=state,
             state_crc32c=state_crc32c,
+            loss_scale=loss_scale,
         )
     )
 

@@ -212,6 +212,7 @@ def _round(row: sqlite3.Row) -> RoundRecord:
         divisor=row["divisor"],
         state_crc32c=row["state_crc32c"],
         means=tuple(json.loads(row["means"]).items()),
+        skipped=bool(row["skipped"]),
     )
 
 

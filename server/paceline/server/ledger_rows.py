@@ -12,7 +12,7 @@ from paceline.coordination.effects import Finish, LeaseRecord, RoundRecord, Warn
 from paceline.coordination.events import Hello
 from paceline.server.ranges import format_ranges
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -24,7 +24,7 @@ CREATE TABLE rounds (
     allocation TEXT NOT NULL, reason TEXT NOT NULL, opened_s REAL NOT NULL, seconds REAL NOT NULL,
     worker_s REAL NOT NULL, wasted_s REAL NOT NULL, loss REAL, samples INTEGER NOT NULL, tasks_used INTEGER NOT NULL,
     next_tasks TEXT NOT NULL, returned TEXT NOT NULL, workers TEXT NOT NULL, divisor REAL, state_crc32c INTEGER,
-    means TEXT NOT NULL, void INTEGER);
+    means TEXT NOT NULL, skipped INTEGER NOT NULL, void INTEGER);
 CREATE UNIQUE INDEX rounds_by_number ON rounds (round) WHERE void IS NULL;
 CREATE TABLE leases (
     place INTEGER PRIMARY KEY, life INTEGER NOT NULL, lease INTEGER NOT NULL UNIQUE, worker TEXT NOT NULL,
@@ -92,6 +92,7 @@ def _round(record: RoundRecord, now_s: float, life: int) -> list[Statement]:
         record.divisor,
         record.state_crc32c,
         json.dumps(dict(record.means)),
+        int(record.skipped),
         None,
     )
     return [_insert("rounds", values)]

@@ -1,4 +1,4 @@
-"""What the server tells its operator, on standard error: a line per thing that changed, none per round.
+"""What the server tells its operator, on standard error: a line per thing that changed, and how far it is.
 
 PACELINE_LOG=json writes JSON lines, for machines; anything else lines for people.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 
 from paceline.coordination.effects import Effect, Finish, Outcome, Refuse, RefusePush, RoundRecord, Warn, WorkerChanged
 
 FORMAT_VARIABLE = "PACELINE_LOG"
+# A line so often says how far a run is.
+ROUND_EVERY_S = 5.0
 
 
 def configure_logging(as_json: bool | None = None) -> None:
@@ -41,18 +45,21 @@ def configure_logging(as_json: bool | None = None) -> None:
 
 
 class RunLog:
-    """An observer that tells of workers, warnings, refusals, the first round and the end."""
+    """An observer that tells of workers, warnings, refusals, rounds now and then, and the end.
 
-    def __init__(self) -> None:
+    Args:
+        now: clock, s.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-        self._began = False
+        self._now = now
+        self._told_s: float | None = None
 
     def observe(self, effect: Effect) -> None:
         """Tell of one effect, if people care for it."""
         if isinstance(effect, RoundRecord):
-            if not self._began:
-                self._began = True
-                self._log.info("first round done", seconds=round(effect.seconds, 3), loss=effect.loss)
+            self._round(effect)
         elif isinstance(effect, WorkerChanged):
             self._log.info(f"worker {effect.state}", worker=effect.name, reason=effect.reason)
         elif isinstance(effect, RefusePush):
@@ -64,8 +71,20 @@ class RunLog:
         elif isinstance(effect, Finish):
             self._finish(effect)
 
+    def _round(self, record: RoundRecord) -> None:
+        """Tell of the first round, and of one every ROUND_EVERY_S; of each, where they take longer."""
+        now_s = self._now()
+        if self._told_s is None:
+            self._log.info("first round done", seconds=round(record.seconds, 3), loss=record.loss)
+        elif now_s - self._told_s >= ROUND_EVERY_S:
+            loss = round(record.loss, 5)
+            self._log.info("round", number=record.round, loss=loss, seconds=round(record.seconds, 3))
+        else:
+            return
+        self._told_s = now_s
+
     def _finish(self, finish: Finish) -> None:
         tell = self._log.error if finish.outcome is Outcome.FAILED else self._log.info
         tell(f"run {finish.outcome.value}", reason=finish.reason)
         if finish.detail:
-            self._log.error("the worker's traceback:\n" + finish.detail)
+            self._log.error("its traceback:\n" + finish.detail)

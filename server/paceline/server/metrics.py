@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -43,11 +43,13 @@ class Metrics(Collector):
     Attributes:
         now: gives seconds on the server's clock.
         waiting_rows: of the ledger.
+        prices: of an hour of each worker, see settings.RunSettings.price.
     """
 
     def __init__(self, totals: Totals, snapshot: Callable[[], Snapshot], traffic: Traffic, policy: str) -> None:
         self.now: Callable[[], float] = lambda: 0.0
         self.waiting_rows: Callable[[], int] = lambda: 0
+        self.prices: Mapping[str, float] | None = None
         self._totals = totals
         self._snapshot = snapshot
         self._traffic = traffic
@@ -109,6 +111,9 @@ class Metrics(Collector):
         yield GaugeMetricFamily("paceline_ledger_waiting_rows", "Rows not written yet.", value=self.waiting_rows())
         yield from _round_metrics(self._totals)
         yield from _worker_metrics(self._totals)
+        cost = self._totals.cost(self.prices)
+        if cost is not None:
+            yield CounterMetricFamily("paceline_cost", "Of the worker seconds, at the hourly prices.", value=cost)
         measuring = "Worker seconds in which versions were measured."
         yield CounterMetricFamily(
             "paceline_validation_worker_seconds", measuring, value=self._totals.validation.worker_s
@@ -159,6 +164,8 @@ def _checkpoint_metrics(totals: Totals, now_s: float) -> Iterator[Metric]:
 
 def _round_metrics(totals: Totals) -> Iterator[Metric]:
     yield CounterMetricFamily("paceline_rounds", "Committed rounds.", value=totals.rounds)
+    skipped = "Updates whose sum was not finite; the loss scale was halved."
+    yield CounterMetricFamily("paceline_updates_skipped", skipped, value=totals.skipped)
     seconds = HistogramMetricFamily("paceline_round_seconds", "From a round's plan to its new version.")
     seconds.add_metric([], _buckets(ROUND_BUCKETS_S, totals.round_buckets), sum_value=totals.round_s)
     yield seconds

@@ -38,12 +38,16 @@ class Image:
         state: its bytes; empty where they are too many for that.
         crc32c: their checksum, whether they are here or not.
         scalars: of the update that made it, those that were asked for.
+        loss_scale: for tasks at this version, see precision.LossScale.
+        skipped: its parameters are those of the version before: the sum was not finite.
     """
 
     version: int
     state: bytes
     crc32c: int
     scalars: tuple[tuple[str, float], ...] = ()
+    loss_scale: float = 1.0
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,9 @@ class ServerModel:
         self._updater = updater
         self._layout = layout
         self._inline_bytes = inline_bytes
+        regions = flat.layout.regions
+        gradients = [segment for segment in layout.segments if regions[segment.region].role is Role.TRAINABLE]
+        self._gradients_end = max((segment.offset_bytes + segment.nbytes for segment in gradients), default=0)
         self._version = 0
         self._scalars = UpdateScalars(flat)
         self._stages: dict[PushId, ContributionBuffer] = {}
@@ -110,7 +117,9 @@ class ServerModel:
             return Rejection.CHECKSUM, f"bytes {offset} to {offset + len(data)} do not match their checksum"
         end = offset + len(data)
         buffer.host_view[offset:end] = data
-        if not buffer.is_finite(offset, end):
+        # Gradients that are not finite may be the loss scale's doing; buffers never are.
+        checked_from = self._gradients_end if self._updater.loss_scale.bears_overflow else 0
+        if not buffer.is_finite(max(offset, checked_from), end):
             return Rejection.NON_FINITE, f"the sum is not finite between bytes {offset} and {end}"
         return None
 
@@ -158,9 +167,16 @@ class ServerModel:
             return UpdateFault(f"version {order.version} was ordered without a contribution")
         if order.mark:
             self._scalars.mark()
-        scalars = self._scalars.of_sum(order.scalars, total, order.divisor, order.samples) if order.scalars else {}
+        skipped = self._updater.overflows(total)
+        scalars: dict[str, float] = {}
         try:
-            self._updater.apply(total, order.divisor, order.samples, order.loss)
+            if skipped:
+                self._scalars.forget()
+                self._updater.skip(total, order.samples)
+            else:
+                if order.scalars:
+                    scalars = self._scalars.of_sum(order.scalars, total, order.divisor, order.samples)
+                self._updater.apply(total, order.divisor, order.samples, order.loss)
         except RunFailedError as error:
             return UpdateFault(str(error), users_traceback(error.__cause__) if error.__cause__ else "")
         self._free.append(total)
@@ -168,15 +184,22 @@ class ServerModel:
         if names:
             return UpdateFault(f"the update to version {order.version} made {', '.join(names[:3])} not finite")
         self._version = order.version
-        scalars |= self._scalars.of_parameters(order.scalars)
-        return self.image(tuple(scalars.items()))
+        if not skipped:
+            scalars |= self._scalars.of_parameters(order.scalars)
+        return self.image(tuple(scalars.items()), skipped=skipped)
 
-    def image(self, scalars: tuple[tuple[str, float], ...] = ()) -> Image:
+    def image(self, scalars: tuple[tuple[str, float], ...] = (), *, skipped: bool = False) -> Image:
         """Bring the present version to the host and give it as it travels."""
         nbytes = self._flat.layout.version_nbytes
         self._flat.image.to_host(0, nbytes)
         state = bytes(self._flat.version_view) if nbytes <= self._inline_bytes else b""
-        return Image(self._version, state, crc32c(state or self._flat.version_view), scalars)
+        checksum = crc32c(state or self._flat.version_view)
+        return Image(self._version, state, checksum, scalars, self._updater.loss_scale.value, skipped)
+
+    @property
+    def loss_scale(self) -> float:
+        """For tasks at the present version."""
+        return self._updater.loss_scale.value
 
     @property
     def follows_metric(self) -> bool:

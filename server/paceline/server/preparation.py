@@ -53,6 +53,7 @@ class Preparation:
     """A run that is ready to begin.
 
     Attributes:
+        dataset: names the samples of a task that failed; not read.
         initial_model: fingerprint of the initial parameters.
         evaluation_copy: a model of the same layout for evaluations on the server; None where there are none.
         measure: measures such a model; None where nothing does.
@@ -62,6 +63,7 @@ class Preparation:
     """
 
     job: Job
+    dataset: SampleSource
     flat: FlatModel
     updater: Updater
     evaluation_copy: FlatModel | None
@@ -113,9 +115,10 @@ def prepare(settings: RunSettings) -> Preparation:
     if settings.interval() != NEVER:
         rehearse(built.job, evaluation_copy or build_model(built.job, settings.seed, built.flat.device))
         # Made anew: a job may have kept the optimizer of the rehearsal for its own.
-        updater = Updater(built.job, built.flat, settings.seed)
+        updater = Updater(built.job, built.flat, settings.seed, settings.precision)
     return Preparation(
         job=built.job,
+        dataset=built.dataset,
         flat=built.flat,
         updater=updater,
         evaluation_copy=evaluation_copy,
@@ -150,7 +153,7 @@ def build_job(settings: RunSettings) -> BuiltJob:
         dataset=dataset,
         validation=validation,
         flat=flat,
-        updater=Updater(job, flat, settings.seed),
+        updater=Updater(job, flat, settings.seed, settings.precision),
         layout=contribution_layout(flat.layout, settings.sums),
         fingerprint=fingerprint(job, flat.layout, dataset, settings.seed, validation),
     )

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from paceline.errors import UsageError
 from paceline.flat import FlatModel
 from paceline.job import Job
 from paceline.loading import users_code
 from paceline.statefile import pack
+from paceline.task_loading import is_out_of_memory
 from paceline.update import Updater
 
 
@@ -22,7 +24,7 @@ def rehearse(job: Job, scratch: FlatModel) -> None:
 
     Raises:
         UsageError: the state of its optimizer or scheduler, or its state_dict(), holds something else than tensors,
-            numbers, text, lists, tuples and dicts; the message names it.
+            numbers, text, lists, tuples and dicts; the message names it. Or there is no room for it.
         JobImportError: state_dict() raised.
     """
     updater = Updater(job, scratch)
@@ -32,7 +34,9 @@ def rehearse(job: Job, scratch: FlatModel) -> None:
                 parameter.grad = torch.zeros_like(parameter)
     try:
         updater.optimizer.step()
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UsageError(updater.no_room(error)) from error
         # It may well manage real gradients; then its state is looked at when it is saved.
         return
     packed_bytes(updater)

@@ -100,6 +100,7 @@ class Replay:
         self._sum = self._runner.new_sum()
         self._adopted: int | None = None
         self._states: dict[int, bytes] = {}
+        self._loss_scales = {0: self._model.loss_scale}
         self._keep_for_later()
 
     def play(self, record: RoundRecord, leases: Sequence[LeaseRecord]) -> bool:
@@ -168,7 +169,7 @@ class Replay:
                 return False
             self._here.version_view[:] = state
             self._here.image.from_host(0, self._here.layout.version_nbytes)
-            self._runner.adopt_version()
+            self._runner.adopt_version(self._loss_scales[version])
             self._adopted = version
         return True
 
@@ -213,10 +214,13 @@ class Replay:
             return self._stop(image.message, image.traceback_text)
         if math.isfinite(record.loss) and loss != record.loss:
             self._note_numbers("mean loss", record.loss, loss)
+        if image.skipped != record.skipped:
+            self._note_numbers("updates skipped", int(record.skipped), int(image.skipped))
         if image.crc32c != record.state_crc32c:
             what = "checksum of the parameters and buffers (every task's loss is the same)"
             self._note_numbers(what, record.state_crc32c, image.crc32c)
         self.version = record.round
+        self._loss_scales[self.version] = image.loss_scale
         self._keep_for_later()
         return self._measured()
 

@@ -30,7 +30,8 @@ from paceline.weights import take_weights
 
 FIXED = frozenset(
     (
-        "seed", "micro_batch", "micro_steps", "sums", "precision", "threads", "partition", "device", "init",
+        "seed", "micro_batch", "micro_steps", "sums", "precision", "channels_last", "compile", "threads",
+        "partition", "device", "init",
         "tasks", "policy", *(name for name in RunSettings.model_fields if name in PolicyOptions.__dataclass_fields__),
     )
 )  # fmt: skip

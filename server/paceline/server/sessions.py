@@ -144,6 +144,8 @@ class Sessions:
         self._open: dict[SessionId, Session] = {}
         self._agreed: set[Incarnation] = set()
         self._image = Image(-1, b"", 0)
+        # Of this version and the one before, of which a lease may be given while the coordinator hears of this one.
+        self._loss_scales: dict[int, float] = {}
         self._over: str | None = None
         self._left = asyncio.Event()
         self._away: set[str] = set()
@@ -164,6 +166,7 @@ class Sessions:
 
     def serve_image(self, image: Image) -> None:
         """Send this image along with leases of its version."""
+        self._loss_scales = {self._image.version: self._image.loss_scale, image.version: image.loss_scale}
         self._image = image
 
     async def all_left(self) -> None:
@@ -319,13 +322,13 @@ class Sessions:
         session = self._open.get(effect.session)
         if session is None:
             return
-        image = self._image
+        image, scale = self._image, self._loss_scales.get(effect.version, 1.0)
         if image.state and image.version == effect.version and session.sent_version != effect.version:
             session.sent_version = effect.version
             self._traffic.pulled_bytes += len(image.state)
-            session.send(convert.lease(effect, image.state, image.crc32c))
+            session.send(convert.lease(effect, scale, image.state, image.crc32c))
         else:
-            session.send(convert.lease(effect))
+            session.send(convert.lease(effect, scale))
 
     def grant(self, effect: effects.SendGrant) -> None:
         """Grant further tasks."""

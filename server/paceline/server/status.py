@@ -65,6 +65,8 @@ def status_response(
         tasks_used=totals.sum.used,
         tasks_wasted=totals.sum.wasted,
         worker_s=totals.worker_s,
+        micro_batch=settings.micro_batch,
+        cost=totals.cost(settings.price),
         wasted_worker_s=totals.sum.wasted_s,
         seed=str(settings.seed),
         package_version=__version__,

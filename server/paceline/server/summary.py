@@ -52,12 +52,14 @@ def summary_document(
     return {
         "policy": settings.policy,
         "rounds": totals.rounds,
+        "skipped_updates": totals.skipped,
         "seed": settings.seed,
         "sums": settings.sums,
         "wall_s": totals.training_s,
         "round_s": {"median": _number(median_s), "p90": _number(p90_s)},
         "worker_s": totals.worker_s,
         "wasted_worker_s": totals.sum.wasted_s,
+        "cost": _number(totals.cost(settings.price)),
         "tasks": {
             "planned": totals.sum.planned,
             "used": totals.sum.used,

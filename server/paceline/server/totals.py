@@ -138,6 +138,7 @@ class Totals:
         losses, seconds: by round; round_s is the sum of the seconds.
         workers: by name, in the order in which they first appeared in a round.
         rejected: contributions that were not taken, by reason.
+        skipped: updates whose sum was not finite, so that the loss scale was made smaller instead.
         validation: of the tasks by which workers measured versions.
         saves: checkpoints.
         round_buckets: rounds by seconds, one count per bound of ROUND_BUCKETS_S and one for all above.
@@ -145,6 +146,7 @@ class Totals:
 
     rounds: int = 0
     version: int = 0
+    skipped: int = 0
     first_opened_s: float | None = None
     last_closed_s: float = 0.0
     earlier_s: float = 0.0
@@ -176,6 +178,20 @@ class Totals:
         """Worker seconds in all, used or wasted: the bill."""
         return self.sum.used_s + self.sum.wasted_s
 
+    def cost(self, prices: Mapping[str, float] | None) -> float | None:
+        """Give the price of all worker seconds, validation left aside, at prices of an hour by name.
+
+        Returns:
+            None where no worker of it has a price.
+        """
+        known = {name: prices.get(name, prices.get("*")) for name in self.workers} if prices else {}
+        paid = [
+            price * (self.workers[name].used_s + self.workers[name].wasted_s) / 3600.0
+            for name, price in known.items()
+            if price is not None
+        ]
+        return sum(paid) if paid else None
+
     @property
     def training_s(self) -> float:
         """From the planning of the first round to the latest version, less the time without a server."""
@@ -185,6 +201,7 @@ class Totals:
         """Give all sums, for a checkpoint: a copy, of dicts, numbers and tensors."""
         return {
             "version": self.version,
+            "skipped": self.skipped,
             "training_s": self.training_s,
             "losses": torch.from_numpy(np.array(self.losses)),
             "seconds": torch.from_numpy(np.array(self.seconds)),
@@ -202,6 +219,7 @@ class Totals:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.version, self.rounds = state["version"], len(state["losses"])
+        self.skipped = state["skipped"]
         self.earlier_s = state["training_s"]
         self.losses, self.seconds = (array("d", state[name].numpy().tobytes()) for name in ("losses", "seconds"))
         self.means = {name: array("d", values.numpy().tobytes()) for name, values in state["means"].items()}
@@ -229,6 +247,7 @@ class Totals:
     def _add_round(self, record: RoundRecord) -> None:
         self.rounds += 1
         self.version = record.version
+        self.skipped += record.skipped
         if self.first_opened_s is None:
             self.first_opened_s = record.opened_s
         self.last_closed_s = record.opened_s + record.seconds

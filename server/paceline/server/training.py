@@ -115,8 +115,17 @@ class Training:
         if self._evaluations is not None:
             # Before the coordinator hears of it: the copy is made before anything of the next round is added.
             self._evaluations.updated(result.version)
-        applied = UpdateApplied(version=result.version, loss=loss, scalars=result.scalars, state_crc32c=result.crc32c)
-        self._driver.post(applied)
+        if result.skipped:
+            self._log.warning("update-skipped", version=result.version, loss_scale=result.loss_scale)
+        self._driver.post(
+            UpdateApplied(
+                version=result.version,
+                loss=loss,
+                scalars=result.scalars,
+                state_crc32c=result.crc32c,
+                skipped=result.skipped,
+            )
+        )
 
     def _measured(self, version: int, metrics: Mapping[str, float]) -> None:
         self.heard(version, metrics)

@@ -17,6 +17,7 @@ from paceline.layout import contribution_layout
 from paceline.loading import build_dataset, build_validation
 from paceline.protos import coordinator_pb2 as pb
 from paceline.settings import SharedSettings
+from paceline.streams import ShardCache, use_cache
 from paceline.worker import convert
 
 
@@ -53,8 +54,11 @@ class WarmUp:
     compute_s: float = 0.0
 
 
-def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
+def build(job: Job, shared: SharedSettings, device: torch.device, cache: ShardCache | None = None) -> BuiltJob:
     """Build everything under the server's seed; may take long.
+
+    Args:
+        cache: for copies of shards.
 
     Raises:
         UsageError: see loading.
@@ -67,6 +71,7 @@ def build(job: Job, shared: SharedSettings, device: torch.device) -> BuiltJob:
     begun = monotonic()
     dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
     validation = build_validation(job, shared.seed)
+    use_cache(cache or ShardCache(), dataset, validation)
     opening_s = monotonic() - begun
     flat = build_model(job, shared.seed, device)
     runner = TaskRunner(job, flat, dataset, ComputeSettings.of(shared), validation)

@@ -93,9 +93,13 @@ class Connection:
         self._started.wait()
 
     def close(self) -> None:
-        """End the session and the thread."""
-        self.post(self._stop.set)
-        self._thread.join(_JOIN_THREAD_S)
+        """End the session and the thread; also where a signal broke start off."""
+        if self._thread.ident is None:
+            return
+        self._started.wait(_JOIN_THREAD_S)
+        if self._thread.is_alive():
+            self.post(self._stop.set)
+            self._thread.join(_JOIN_THREAD_S)
 
     def post(self, call: Callable[..., object], *arguments: object) -> None:
         """Have something done on the communication thread. Thread-safety: any thread; signal handlers too."""

@@ -35,6 +35,7 @@ def held_lease(message: pb.Lease) -> HeldLease:
         keep_in_advance=message.keep_in_advance,
         push_unasked=message.push_unasked,
         task_limit_s=message.task_limit_s,
+        loss_scale=message.loss_scale or 1.0,
     )
 
 

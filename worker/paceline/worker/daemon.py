@@ -25,6 +25,7 @@ from paceline.laws import parse_law
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import crc32c
 from paceline.settings import WorkerSettings
+from paceline.streams import ShardCache
 from paceline.worker import convert
 from paceline.worker.agreement import BuiltJob, build, warm_up
 from paceline.worker.connection import Connection
@@ -111,8 +112,9 @@ class Worker:
         Raises:
             PacelineError: how it ended badly.
         """
-        self._connection.start()
+        # Whenever a signal comes, gRPC's thread ends first: a process that ends beside it may never end.
         try:
+            self._connection.start()
             while (step := self._desk.next_step()) is not None:
                 self._take(step)
         finally:
@@ -160,6 +162,7 @@ class Worker:
         if not self._take_constants(terms, built):
             return
         if fresh:
+            built.runner.notice = self._say
             timing = warm_up(built.runner)
             if timing.trouble is not None:
                 self._say(f"the first task failed, and may fail again: {timing.trouble}")
@@ -175,11 +178,15 @@ class Worker:
             self._samples.close()
             self._built = self._gradient = self._loaded = None
             del self._executor, self._sums
-        self._built = built = build(self._job, terms.shared, self._device)
+        self._built = built = build(self._job, terms.shared, self._device, self._cache())
         desk = self._desk
         self._executor = Executor(built.runner, self._slowness, desk.sleep, desk.worked, self._samples.load)
         self._sums = SumPool(built.runner.new_sum)
         return built
+
+    def _cache(self) -> ShardCache:
+        settings, worked = self._settings, self._desk.worked
+        return ShardCache(settings.cache, settings.cache_bytes, lambda nbytes: worked())
 
     def _take_constants(self, terms: Terms, built: BuiltJob) -> bool:
         """Take what travels once; False if other terms came meanwhile."""
@@ -245,7 +252,7 @@ class Worker:
                     self._desk.end_lease(lease, version_gone=True)
                 return False
         flat.image.from_host(0, len(flat.version_view))
-        self._here().runner.adopt_version()
+        self._here().runner.adopt_version(lease.loss_scale)
         self._version = lease.version
         return True
 

@@ -7,7 +7,9 @@ there are none. No I/O, no tensor work and no user code happens under the lock.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,8 @@ from paceline.worker.leases import HeldLease, LeaseBook, Step
 from paceline.worker.transfer import Pull, Push
 
 _UNTIL_WELCOME_S = 2.0
+# A signal that comes just as a wait begins does not end it: Python has looked for signals before.
+_LOOK_EVERY_S = 0.5
 # Messages that change which tasks are to be computed.
 _OF_TASKS = ("lease", "grant", "collect", "cancel")
 
@@ -97,7 +101,7 @@ class Desk:
                 step = self._book.next_step()
                 if step is not None:
                     return step
-                self._changed.wait()
+                self._changed.wait(_LOOK_EVERY_S)
             return None
 
     def ending(self) -> str:
@@ -124,10 +128,12 @@ class Desk:
         """Tell whether these terms still hold: no end, and no other welcome."""
         return self._end is None and self._terms is terms
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Wait until a condition holds; it is looked at whenever the server said something."""
+    def wait_for(self, condition: Callable[[], bool], seconds: float = math.inf) -> None:
+        """Wait until a condition holds, or so long; it is looked at whenever the server said something."""
+        end_s = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(condition, seconds)
+            while not condition() and (left_s := end_s - time.monotonic()) > 0:
+                self._changed.wait(min(left_s, _LOOK_EVERY_S))
 
     def sleep(self, seconds: float, wanted: Callable[[], bool]) -> None:
         """Sleep, or less if a task is not wanted any more."""

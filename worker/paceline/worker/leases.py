@@ -33,10 +33,11 @@ class FailedTask:
 
 @dataclass(slots=True, kw_only=True)
 class HeldLease:
-    """One lease. The first five fields never change.
+    """One lease. The first six fields never change.
 
     Attributes:
         task_limit_s: a task that takes longer is given up; 0: none.
+        loss_scale: of the version.
         waiting: granted, not begun, in order.
         running: begun, without result.
         verdicts: what the server said of reported tasks.
@@ -52,6 +53,7 @@ class HeldLease:
     keep_in_advance: bool
     push_unasked: bool
     task_limit_s: float
+    loss_scale: float = 1.0
     waiting: deque[int] = field(default_factory=deque)
     granted: set[int] = field(default_factory=set)
     running: int | None = None

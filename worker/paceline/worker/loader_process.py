@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch.utils.data import Dataset
 
 from paceline.errors import PacelineError, TaskError
 from paceline.loading import build_dataset, build_validation, load_job
-from paceline.settings import SharedSettings
+from paceline.settings import CACHE_BYTES, SharedSettings
+from paceline.streams import ShardCache, use_cache
 from paceline.task_loading import TaskBatch, TaskLoader
 from paceline.tasks import task_name
 from paceline.tracebacks import describe
@@ -26,14 +28,22 @@ from paceline.tracebacks import describe
 
 @dataclass(frozen=True, slots=True)
 class LoaderSource:
-    """Where samples come from, and under which settings they are loaded."""
+    """Where samples come from, and under which settings they are loaded.
+
+    Attributes:
+        cache: folder for copies of shards, and what they may take in bytes.
+    """
 
     job: str
     data: Path | None
     shared: SharedSettings
+    cache: tuple[Path | None, int] = (None, CACHE_BYTES)
 
-    def open(self) -> TaskLoader:
+    def open(self, heard: Callable[[int], None] | None = None) -> TaskLoader:
         """Import the job and open its data.
+
+        Args:
+            heard: called with the bytes of each piece of a shard that has come.
 
         Raises:
             PacelineError: see loading.
@@ -42,6 +52,7 @@ class LoaderSource:
         shared = self.shared
         dataset = build_dataset(job, shared.seed, shared.micro_batch, shared.partition)
         validation = build_validation(job, shared.seed)
+        use_cache(ShardCache(*self.cache, heard), dataset, validation)
         return TaskLoader(job, dataset, shared.seed, shared.micro_batch, shared.partition, validation=validation)
 
 
@@ -82,10 +93,12 @@ class Tasks(Dataset[Loaded]):
 
     Args:
         source: opened with the first task, in the loader process.
+        pieces: counts the pieces of shards that have come.
     """
 
-    def __init__(self, source: LoaderSource) -> None:
+    def __init__(self, source: LoaderSource, pieces: Any = None) -> None:
         self._source = source
+        self._pieces = pieces
         self._loader: TaskLoader | None = None
         self._sent = False
 
@@ -93,7 +106,7 @@ class Tasks(Dataset[Loaded]):
         """Load a task; what goes wrong in it is an answer, so that the process lives."""
         try:
             if self._loader is None:
-                self._loader = self._source.open()
+                self._loader = self._source.open(self._heard)
         except (PacelineError, SystemExit) as error:
             return NoUse(str(error))
         try:
@@ -103,6 +116,11 @@ class Tasks(Dataset[Loaded]):
         except SystemExit:
             return Failure(request.task, f"{task_name(request.task)}: the job's code called exit()", "exception")
         return self._sendable(batch)
+
+    def _heard(self, nbytes: int) -> None:
+        if self._pieces is not None:
+            with self._pieces.get_lock():
+                self._pieces.value += 1
 
     def _sendable(self, batch: TaskBatch) -> Loaded:
         """Look whether batches of this job can travel between processes at all; torch would lose them silently."""

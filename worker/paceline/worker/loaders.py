@@ -74,6 +74,8 @@ class Loaders:
         self._closing = False
         self._priming = True
         self._since = 0.0
+        self._pieces: Any = None
+        self._heard = 0
         self._thread = threading.Thread(target=self._run, name="loaders", daemon=True)
         self._thread.start()
 
@@ -183,8 +185,16 @@ class Loaders:
                 # Torch looks for the dead only when it has waited so long; then it can go on.
                 if not str(error).startswith("DataLoader timed out"):
                     raise
+                self._look_for_pieces()
                 if monotonic() - self._since > self._limit_s:
                     raise RuntimeError(f"nothing came within {self._limit_s:g} s") from error
+
+    def _look_for_pieces(self) -> None:
+        """A shard that still comes is no process that hangs, however long it takes."""
+        heard = 0 if self._pieces is None else self._pieces.value
+        if heard != self._heard:
+            with self._changed:
+                self._heard, self._since = heard, monotonic()
 
     def _start(self) -> DataLoader[Any]:
         context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
@@ -192,8 +202,9 @@ class Loaders:
             context.set_forkserver_preload(["paceline.worker.loader_process"])
         # More of them than cores is the user's choice, and is said in our own words.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
+        self._pieces = context.Value("Q", 0)
         return DataLoader(
-            Tasks(self._source),
+            Tasks(self._source, self._pieces),
             sampler=_Row(self._pick),
             batch_size=None,
             num_workers=self._count,

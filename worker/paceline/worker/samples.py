@@ -73,10 +73,11 @@ class Samples:
             self._say(f"{count} loaders on a machine of {cores} cores: they get in each other's way")
         if not count:
             return
+        settings = self._settings
         self._loaders = Loaders(
-            LoaderSource(self._settings.job, self._settings.data, built.shared),
+            LoaderSource(settings.job, settings.data, built.shared, (settings.cache, settings.cache_bytes)),
             count,
-            limit_s=self._settings.loader_limit_s + _START_S + 2.0 * built.opening_s,
+            limit_s=settings.loader_limit_s + _START_S + 2.0 * built.opening_s,
             pin_memory=self._device.type == "cuda",
             micro_steps=built.runner.micro_steps,
         )

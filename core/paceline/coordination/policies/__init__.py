@@ -119,6 +119,25 @@ def make_policy(name: str, options: PolicyOptions | None = None, *, rng: np.rand
     return _k_family(name, options)
 
 
+def options_read(name: str) -> frozenset[str]:
+    """Name the options that a policy looks at, tasks left aside: any other changes nothing.
+
+    Found by making one and looking on, so that nobody has to keep a list.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    seen: set[str] = set()
+
+    class Watched(PolicyOptions):
+        def __getattribute__(self, option: str) -> object:
+            seen.add(option)
+            return super().__getattribute__(option)
+
+    make_policy(check_policy(name), Watched(means_s={"w1": 1.0}, parts=1), rng=np.random.default_rng(0))
+    return frozenset(seen & PolicyOptions.__dataclass_fields__.keys() - {"tasks"})
+
+
 def check_policy(name: str) -> str:
     """Give the name back if it is one.
 
@@ -153,8 +172,6 @@ def _cmab(name: str, options: PolicyOptions, rng: np.random.Generator) -> Policy
 
 
 def _k_family(name: str, options: PolicyOptions) -> Policy:
-    if options.staleness is not None and options.staleness < 1:
-        raise UsageError(f"staleness is {options.staleness}: expected at least 1, which keeps only what is current")
     match name:
         case "k-sync":
             return KSync(options.tasks)
@@ -163,15 +180,21 @@ def _k_family(name: str, options: PolicyOptions) -> Policy:
         case "k-batch-sync":
             return KBatchSync()
         case "k-async":
-            return KAsync(options.tasks, options.staleness)
+            return KAsync(options.tasks, _staleness(options))
         case "k-batch-async":
-            return KBatchAsync(options.tasks, options.staleness)
+            return KBatchAsync(options.tasks, _staleness(options))
         case "asgd":
-            return Asgd(options.staleness)
+            return Asgd(_staleness(options))
         case "ringmaster":
-            return Ringmaster(options.staleness)
+            return Ringmaster(_staleness(options))
     check_policy(name)
     raise AssertionError(name)
+
+
+def _staleness(options: PolicyOptions) -> int | None:
+    if options.staleness is not None and options.staleness < 1:
+        raise UsageError(f"staleness is {options.staleness}: expected at least 1, which keeps only what is current")
+    return options.staleness
 
 
 def _test(options: PolicyOptions) -> StationarityTest:
@@ -210,5 +233,6 @@ __all__ = [
     "check_policy",
     "employment_schedule",
     "make_policy",
+    "options_read",
     "parse_switch_at",
 ]

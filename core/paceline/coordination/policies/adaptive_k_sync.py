@@ -51,6 +51,8 @@ class AdaptiveKSync:
 
     def updated(self, update: Update) -> None:
         """Ask the test, and wait for more results from now on if it says so."""
+        if not update.scalars:
+            return
         if self._test.stationary(update.scalars[self._test.scalar]) and self._k < self._most:
             self._k = min(self._most, self._k + self._step)
             self._test.restart()

@@ -67,7 +67,7 @@ class Backup:
         """Learn from a round."""
         self._seen.learn(update)
         # One result alone does not tell signal from noise.
-        if self._results > 1:
+        if self._results > 1 and update.scalars:
             variance = update.scalars["variance"]
             # The averaged gradient's square is |F'|^2 + V / k in the mean.
             signal = max(0.0, update.scalars["squared-norm"] - variance / self._results)
