@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from paceline.errors import UsageError
@@ -178,3 +179,26 @@ class CharGpt(Job):
             total += float(cross_entropy(model, part.to(device))) * len(part)
         loss = total / len(windows)
         return {"loss": loss, "bits_per_character": loss / math.log(2)}
+
+
+class Recomputed(nn.Module):
+    """A block that keeps its input alone and is computed a second time for its gradient, with the same dropout."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, length, WIDTH) to the same shape."""
+        y: Tensor = checkpoint(self.block, x, use_reentrant=False)
+        return y
+
+
+class CharGptInLittleMemory(CharGpt):
+    """The same with activation checkpointing: forward keeps a tenth of the bytes, and blocks are computed twice."""
+
+    def model(self) -> nn.Module:
+        """Build the transformer, and wrap its blocks."""
+        model = Gpt()
+        model.blocks = nn.Sequential(*(Recomputed(block) for block in model.blocks))
+        return model

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from examples import char_gpt
-from examples.char_gpt import CONTEXT, SYMBOLS, TEST_CHARACTERS, TEXT_CHARACTERS, CharGpt, Windows
+from examples.char_gpt import (
+    CONTEXT,
+    SYMBOLS,
+    TEST_CHARACTERS,
+    TEXT_CHARACTERS,
+    CharGpt,
+    CharGptInLittleMemory,
+    Windows,
+)
 from paceline.errors import UsageError
 from tests.examples.training import evaluate, train
 
@@ -75,6 +83,31 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert scale[:20] == sorted(scale[:20])
     assert scale[19] == 1.0
     assert scale[79] == pytest.approx(0.5)
+
+
+def gradient_and_activations(job: CharGpt) -> tuple[torch.Tensor, int]:
+    """Compute a batch's gradient; gives it flat, and the bytes that were kept for it but for parameters."""
+    kept = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.nbytes
+        return tensor
+
+    torch.manual_seed(1)
+    model = job.model()
+    torch.manual_seed(2)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = job.loss(model, torch.stack([job.dataset()[index] for index in range(8)]))
+    torch.autograd.backward(loss)
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]), kept
+
+
+def test_checkpointed_activations_give_the_same_gradient_in_less_memory() -> None:
+    plain, whole = gradient_and_activations(CharGpt())
+    recomputed, little = gradient_and_activations(CharGptInLittleMemory())
+    assert torch.equal(plain, recomputed)
+    assert little < whole / 8
 
 
 def test_char_gpt_learns() -> None:

@@ -1,0 +1,96 @@
+"""docs/remote-workers.md and deploy/systemd: the commands join a real server, and the unit says what the code does."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paceline.cli.options import options_of
+from paceline.errors import RefusedError, SettingsError, TryAgainError, UnavailableError, UsageError
+from tests.docs.test_readme import BLOCK, README, ROOT, run
+from tests.system.cluster import cluster, environment, paceline, until
+
+PAGE = (ROOT / "docs" / "remote-workers.md").read_text(encoding="utf-8")
+UNIT = ROOT / "deploy" / "systemd" / "paceline-worker.service"
+SETTINGS = ROOT / "deploy" / "systemd" / "worker.env"
+
+
+class _Unit(configparser.ConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def unit() -> configparser.ConfigParser:
+    found = _Unit(interpolation=None)
+    found.read(UNIT)
+    return found
+
+
+def codes(text: str) -> set[int]:
+    return set(map(int, text.split()))
+
+
+def test_the_unit_starts_again_after_what_passes_and_not_after_what_must_be_mended() -> None:
+    service = unit()["Service"]
+    assert codes(service["RestartForceExitStatus"]) == {UnavailableError.exit_code, TryAgainError.exit_code}
+    mended = {UsageError.exit_code, RefusedError.exit_code, SettingsError.exit_code}
+    assert codes(service["RestartPreventExitStatus"]) == mended
+
+
+def variables() -> dict[str, str]:
+    lines = [line for line in SETTINGS.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_the_units_settings_are_the_workers() -> None:
+    known = {option.variable for option in options_of("worker")}
+    assert set(variables()) <= known
+    assert unit()["Service"]["Environment"].split("=")[0] in known
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/paceline/bin/paceline", "/bin/true").replace("User=paceline\n", ""))
+    done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False)
+    assert str(copy) not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_the_commands_and_the_units_settings_join_a_server(tmp_path: Path) -> None:
+    blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
+    job = next(found["text"] for found in BLOCK.finditer(README) if found["mark"] == "file: my_job.py")
+    (tmp_path / "my_job.py").write_text(job)
+    (tmp_path / "data").mkdir()
+    rows = "\n".join(f"{n},{n % 7},{n % 5},{n % 3},{n % 3}" for n in range(90))
+    (tmp_path / "data" / "rows.csv").write_text(rows)
+    for line in blocks["guard"].splitlines():
+        run(line.replace("--host main-node", "--host 127.0.0.1"), tmp_path)
+    guards = ("--tls-dir", str(tmp_path / "tls"), "--tokens", str(tmp_path / "tokens.json"))
+    flags = ("--data", str(tmp_path / "data"), "--micro-batch", "8", "--tasks", "4", "--rounds", "40", *guards)
+    with cluster(tmp_path, str(tmp_path / "my_job.py:Flowers"), *flags) as machines:
+        until(lambda: paceline("doctor", machines.address).returncode == 77, "a server that wants certificates")
+        doctor, worker = (line.replace("main-node:7070", machines.address) for line in blocks["join"].splitlines())
+        assert "nothing keeps this worker away" in run(doctor, tmp_path)
+        # As the unit would: settings as variables, nothing on the command line.
+        places = {
+            "PACELINE_SERVER": machines.address,
+            "PACELINE_JOB": "my_job.py:Flowers",
+            "PACELINE_DATA": "data",
+            "PACELINE_TLS_DIR": "tls",
+            "PACELINE_TOKEN_FILE": "w1.token",
+        }
+        assert set(places) < set(variables())
+        told = environment() | variables() | places
+        command = [sys.executable, "-m", "paceline.cli", "worker"]
+        done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr
+        machines.end("server")
+    assert worker.startswith("paceline worker 127.0.0.1:")
+    assert paceline("doctor", machines.address).returncode == 69
