@@ -55,25 +55,29 @@ def events_of(run: Cluster) -> list[LedgerEvent]:
 
 
 def test_a_worker_of_six_killed_every_two_seconds_costs_no_task(tmp_path: Path) -> None:
-    rounds, seconds, chance = 260, 60.0, random.Random(17)
+    rounds, chance = 140, random.Random(17)
     with cluster(tmp_path, JOB, *server_args(rounds, len(NAMES)), json_log=True) as run:
         living = {name: run.worker(name, *DELAY) for name in NAMES}
         run.at_round(3)
-        began = last = time.monotonic()
+        last = time.monotonic()
         kills: list[tuple[str, float]] = []
         seen = []
-        while last - began < seconds:
-            until(lambda: time.monotonic() >= last + 2.0, "two seconds")  # noqa: B023
-            last = time.monotonic()
+
+        def ready() -> list[str]:
+            if time.monotonic() < last + 2.0:
+                return []
             status = run.status()
             seen.append(int(status["round"]))
-            ready = [str(worker["name"]) for worker in status["workers"] if worker["state"] in ("free", "busy")]
-            victim = chance.choice(sorted(ready) or NAMES)
+            return sorted(str(worker["name"]) for worker in status["workers"] if worker["state"] in ("free", "busy"))
+
+        while len(kills) < 25:
+            # A machine so busy that all are still starting is given the time: only who has joined can be lost.
+            victim = chance.choice(until(ready, "two seconds, and a worker that has joined"))
+            last = time.monotonic()
             kills.append((victim, time.time()))
             living[victim].kill()
             living[victim].wait(10)
             living[victim] = run.worker(victim, *DELAY)
-        assert len(kills) >= 25
         assert seen[-1] > seen[len(seen) // 2] > seen[0], f"rounds did not go on: {seen}"
         run.end("server")
         assert_each_task_once(run, rounds)
@@ -84,7 +88,7 @@ def test_a_worker_of_six_killed_every_two_seconds_costs_no_task(tmp_path: Path) 
             min((loss["at"] - at for loss in losses if loss["worker"] == victim and loss["at"] > at), default=math.inf)
             for victim, at in kills
         )
-        assert len(losses) >= 25
+        assert len(losses) >= len(kills)
         assert waits[len(waits) // 2] < 2.0, waits
         for process in living.values():
             assert process.wait(30) == 0
