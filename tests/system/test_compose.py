@@ -74,6 +74,11 @@ def container(service: str) -> str:
     return f"{PROJECT}_{service}_1"
 
 
+def healthy(service: str) -> bool:
+    check = ["podman", "healthcheck", "run", container(service)]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
@@ -148,7 +153,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def test_composed_services_train_to_the_end_and_prometheus_has_seen_it(running: Running) -> None:
     wait_for("rounds in Prometheus", lambda: running.ask("paceline_rounds_total > 0"), 300)
     assert running.ask("paceline_workers_connected") == [len(WORKERS)]
-    run("podman", "healthcheck", "run", container("server"))
+    wait_for("the server is healthy", lambda: healthy("server"), 300)
     assert run("podman", "wait", container("server"), timeout_s=600).strip() == "0", server_log()
     for worker in WORKERS:
         assert run("podman", "wait", container(worker), timeout_s=60).strip() == "0"
