@@ -37,7 +37,7 @@ test: setup check  ## all checks and the quick tests, in less than ten minutes; 
 
 # Libraries of loggers and adapters, which only the slow tests and those who want them need.
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers,fsspec,parquet,docs]' peft
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers,fsspec,parquet,docs]' peft playwright
 	@touch $@
 
 test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long runs
@@ -82,7 +82,7 @@ proto-check: setup
 	  || { echo "the generated modules differ from the .proto files: run make proto and commit"; exit 1; }
 
 bench: setup  ## run every benchmark; figures go to standard output
-	@for name in allocation rounds split savings policies simulation checkpoints loading single chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in allocation rounds split savings policies simulation checkpoints loading single page chaos.recovery_times; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 freeze: setup  ## pin what .venv holds now in constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
 from paceline.durations import parse_duration
@@ -133,6 +133,7 @@ class RunSettings(SharedSettings):
         idle_exit_s: the run is stopped after so long without any worker; None: never.
         tokens: file of those who may join, see and rule; None: everybody may join and see.
         metrics_host: metrics are served there, to everybody who can reach it.
+        web_port, web_host: the live page is served there; beyond this machine to who has a token.
         tls_dir: folder with ca.pem, server.pem and server.key; None: nothing is encrypted.
         price: of an hour of each worker by name, "*" for all others; for what people are shown.
         log: loggers that write the run into the formats of other tools, see paceline.loggers.
@@ -166,6 +167,8 @@ class RunSettings(SharedSettings):
     tokens: Path | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    web_host: str = "127.0.0.1"
+    web_port: int | None = Field(default=None, ge=0, le=65535)
     device: str = "cpu"
     eval_device: str | None = None
     reflection: bool = False
@@ -202,12 +205,13 @@ class RunSettings(SharedSettings):
     def _bind_parses(cls, value: str) -> str:
         return _check_address(value, "bind", lowest_port=0)
 
-    @field_validator("metrics_host")
+    @field_validator("metrics_host", "web_host")
     @classmethod
-    def _metrics_host_is_one(cls, value: str) -> str:
+    def _hosts_are_some(cls, value: str, info: ValidationInfo) -> str:
         # An empty one would be every address of this machine.
         if not HOST.fullmatch(value):
-            raise ValueError(f"metrics-host is {value!r}: expected a host's name or address, without a port")
+            name = str(info.field_name).replace("_", "-")
+            raise ValueError(f"{name} is {value!r}: expected a host's name or address, without a port")
         return value
 
     @field_validator("device", "eval_device")
@@ -342,6 +346,7 @@ class WorkerSettings(_Settings):
         delay: a law of extra seconds per task, see laws.parse_law; for experiments.
         reconnect_for_s: how long to look for a server that cannot be reached before giving up.
         delay_seed: of the delay's draws; None: fresh.
+        web_port, web_host: the live page is served there; beyond this machine to who has a token.
         tls_dir: folder with ca.pem, worker.pem and worker.key; None: nothing is encrypted.
         token_file: what is in it is shown to the server; None: PACELINE_TOKEN, if it is set.
         loaders: processes that load samples beside the computing; 0: the computing thread does; None: as it pays.

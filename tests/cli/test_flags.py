@@ -20,6 +20,7 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 --k-burn-in --staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
 --push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
 --device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience --log --price
+--web-port --web-host
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit --cache --cache-size",
@@ -85,6 +86,7 @@ OTHERS = {
     "init": "DIR --template",
     "plan": "RUN --means --params --link --server-link --tasks --price --law --policy --rounds --seed --json --plot",
     "doctor": f"{OF_ASKING} JOB --data --name",
+    "report": "RUN... --html --json",
     "certs init": "DIR --host --days",
     "token create": "--tokens --name --role --expires",
     "token ls": "--tokens",

@@ -26,6 +26,7 @@ from paceline.cli.ignored import given_in_vain
 from paceline.cli.init import register_init
 from paceline.cli.options import Option, options_of
 from paceline.cli.plan import register_plan
+from paceline.cli.report import register_report
 from paceline.cli.simulate import EXAMPLES as SIMULATE_EXAMPLES
 from paceline.cli.simulate import simulate
 from paceline.cli.tokens import token
@@ -234,6 +235,7 @@ register_init(app)
 register_check(app)
 register_plan(app)
 register_doctor(app)
+register_report(app)
 register_export(app)
 register_checkpoint_now(checkpoint_group)
 app.add_typer(checkpoint_group)

@@ -128,6 +128,8 @@ OPTIONS: tuple[Option, ...] = (
     _option("insecure", NETWORK, "", "Allow addresses beyond this machine though nothing is encrypted."),
     _option("metrics_port", NETWORK, "PORT", "Serve Prometheus metrics there."),
     _option("metrics_host", NETWORK, "HOST", "And on this address; 0.0.0.0: to everybody who can reach this machine."),
+    _option("web_port", NETWORK, "PORT", "Serve a live page of the run there; 0 takes a free port."),
+    _option("web_host", NETWORK, "HOST", "And on this address; beyond this machine it needs --tokens and --tls-dir."),
     _option("reflection", NETWORK, "", "Let gRPC tools list the services."),
     _option("inline_bytes", NETWORK, "BYTES", "Models and contributions up to this size travel inside messages."),
     _option("push_memory_bytes", NETWORK, "BYTES", "Memory for contributions that are arriving.", "push-memory"),

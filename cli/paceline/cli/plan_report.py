@@ -14,7 +14,8 @@ from rich.table import Table
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.json_file import write_json
 from paceline.cli.plan_asked import Asked
-from paceline.cli.simulate_report import Watcher, print_wide
+from paceline.cli.simulate_report import Watcher
+from paceline.cli.wide import print_wide
 from paceline.link_rates import written_bytes, written_rate
 from paceline.simulation.experiments.worth import (
     ALONE,

@@ -11,7 +11,8 @@ from rich.table import Table
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.json_file import write_json
 from paceline.cli.simulate_command import SimulateCommand, check_plot_folder
-from paceline.cli.simulate_report import Watcher, print_wide
+from paceline.cli.simulate_report import Watcher
+from paceline.cli.wide import print_wide
 from paceline.errors import UsageError
 from paceline.simulation.experiments.cmab import CmabResult, CmabSettings, run_cmab
 from paceline.simulation.experiments.experiment import parse_means

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -118,12 +118,3 @@ def explanation(document: Mapping[str, Any]) -> list[str]:
     if document["interrupted"]:
         lines.append("interrupted: the table has what was computed until then")
     return lines
-
-
-def print_wide(results: Table, lines: Sequence[str]) -> None:
-    """Print a table and lines below it; where nobody watches, wide enough that every row is one line."""
-    console = Console()
-    wide = console if console.is_terminal else Console(width=160)
-    wide.print(results)
-    for line in lines:
-        wide.out(line, highlight=False)

@@ -10,7 +10,8 @@ from rich.console import Console
 from paceline.cli.exit_codes import INTERRUPTED
 from paceline.cli.json_file import write_json
 from paceline.cli.simulate_command import SimulateCommand, check_plot_folder
-from paceline.cli.simulate_report import Watcher, explanation, print_wide, table
+from paceline.cli.simulate_report import Watcher, explanation, table
+from paceline.cli.wide import print_wide
 from paceline.errors import UsageError
 from paceline.simulation.experiments.document import document
 from paceline.simulation.experiments.experiment import Changes, Experiment, experiment, parse_means

@@ -4,6 +4,7 @@ Imports numpy and the standard library's data types only; no I/O, no clock, no g
 """
 
 from paceline.allocation.exact import allocate
+from paceline.allocation.expected import GREEDY, ORACLE, UNIFORM, ExpectedRound, expected_rounds
 from paceline.allocation.exponential import (
     Moments,
     Quadrature,
@@ -28,8 +29,12 @@ from paceline.allocation.uniform import spread
 
 __all__ = [
     "AS_RUN",
+    "GREEDY",
+    "ORACLE",
     "PAPER",
+    "UNIFORM",
     "Constants",
+    "ExpectedRound",
     "Exploration",
     "Moments",
     "Quadrature",
@@ -39,6 +44,7 @@ __all__ = [
     "ata_empirical_scores",
     "ata_scores",
     "constant_for",
+    "expected_rounds",
     "exploration_term",
     "kl_factor",
     "kl_indices",

@@ -28,12 +28,17 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback_host(self.host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether only this machine can reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_bind(bind: str, *, insecure: bool, tls: bool = False) -> Address:
@@ -64,14 +69,33 @@ def check_listening(settings: RunSettings) -> None:
 
     Raises:
         UsageError: the port cannot be had, or there is no file of tokens.
-        SettingsError: others could reach it unencrypted, or its certificates would not be accepted.
+        SettingsError: others could reach it or its page unguarded, or its certificates would not be accepted.
     """
     address = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
+    _check_page(settings)
     if settings.tls_dir is not None:
         read_tls(settings.tls_dir, "server")
     if settings.tokens is not None:
         read_tokens(settings.tokens)
     check_free(address)
+
+
+def _check_page(settings: RunSettings) -> None:
+    """See before anything is begun whether the page may be served as it is told.
+
+    Raises:
+        SettingsError: others could see it without a token, or read it on the way.
+    """
+    if settings.web_port is None or settings.insecure or is_loopback_host(settings.web_host):
+        return
+    lacking = [
+        option for option, value in (("--tokens", settings.tokens), ("--tls-dir", settings.tls_dir)) if value is None
+    ]
+    if lacking:
+        raise SettingsError(
+            f"web-host is {settings.web_host!r}, which other machines can reach: expected {' and '.join(lacking)} too, "
+            "a loopback address (`ssh -L` brings it to yours), or --insecure on a network you trust"
+        )
 
 
 def check_free(address: Address) -> None:

@@ -27,7 +27,7 @@ def announce(settings: RunSettings, address: Address, tls: Tls | None, run_dir: 
 
     Args:
         address: where it really listens.
-        notes: of a run that is gone on with.
+        notes: what else people should hear.
     """
     log = structlog.get_logger()
     log.info(f"paceline {__version__} serves {settings.job} on {address}", run_dir=str(run_dir))

@@ -26,7 +26,7 @@ from paceline.server.announcing import announce
 from paceline.server.assembly import assemble
 from paceline.server.convert import OUTCOMES
 from paceline.server.endpoint import Endpoint
-from paceline.server.gate import Gate
+from paceline.server.gate import VIEWERS, Gate
 from paceline.server.greeting import message_bytes
 from paceline.server.operations import Administration, RunOperations
 from paceline.server.preparation import Preparation, prepare
@@ -36,6 +36,7 @@ from paceline.server.status import Situation
 from paceline.server.summary import Ending
 from paceline.server.telling import Telling
 from paceline.server.tokenbook import TokenBook
+from paceline.server.webpage import WebPage
 from paceline.settings import RunSettings
 from paceline.task_loading import samples_of
 from paceline.tasks import is_validation, validation_samples
@@ -55,7 +56,7 @@ class Started:
 
     Attributes:
         address: where the server really listens.
-        notes: of a run that is gone on with, one line each.
+        notes: of a run that is gone on with, and where its page is; one line each.
     """
 
     address: str
@@ -98,6 +99,7 @@ class Server:
 
     Attributes:
         address: where it really listens; known after start.
+        page: address of the live page; empty: there is none.
 
     Raises:
         UsageError: a logger's library is not installed.
@@ -113,13 +115,15 @@ class Server:
         self._settings = settings
         self._callbacks = (*callbacks, *make_loggers(settings.log))
         self._resumed = resumed
-        self._notes = () if resumed is None else resumed.notes
+        self._notes: tuple[str, ...] = () if resumed is None else resumed.notes
         self._prepared = preparation
         self._bind = parse_bind(settings.bind, insecure=settings.insecure, tls=settings.tls_dir is not None)
         self._tls = read_tls(settings.tls_dir, "server") if settings.tls_dir is not None else None
         self._tokens = TokenBook(settings.tokens) if settings.tokens is not None else None
         self._log = structlog.get_logger()
         self.address = self._bind
+        self.page = ""
+        self._web: WebPage | None = None
 
     async def start(self) -> None:
         """Open the run directory and the port; from here on workers may come.
@@ -139,8 +143,11 @@ class Server:
             self._parts = parts = assemble(settings, prepared, resumed, self._run_dir, self._gate)
             parts.tell(telling)
             parts.driver.final = self._explain
+            self._open_page()
             parts.books.start(prepared.fingerprint.to_json(), prepared.initial_model)
         except BaseException:
+            if self._web is not None:
+                self._web.close()
             await self._endpoint.close()
             self._run_dir.discard()
             raise
@@ -255,14 +262,26 @@ class Server:
             return finish
         return dataclasses.replace(finish, outcome=Outcome.FAILED, reason=fault.message, detail=fault.traceback_text)
 
+    def _open_page(self) -> None:
+        settings, books = self._settings, self._parts.books
+        if settings.web_port is not None:
+            self._web = WebPage(
+                lambda address, token: self._gate.look(address, token, VIEWERS),
+                lambda has: books.picture(self._situation(), has),
+            )
+            self.page = self._web.start(settings.web_host, settings.web_port, self._tls)
+            self._notes += (f"live page: {self.page}",)
+
     async def _status(self) -> pb.StatusResponse:
-        situation = Situation(
+        return self._parts.books.status(self._situation())
+
+    def _situation(self) -> Situation:
+        return Situation(
             rounds=self._prepared.rounds or 0,
             elapsed_s=self._parts.driver.now(),
             run_dir=str(self._run_dir.path),
             metrics=self._parts.training.metrics,
         )
-        return self._parts.books.status(situation)
 
     async def _keep_house(self) -> None:
         told = ""
@@ -278,6 +297,8 @@ class Server:
 
     async def _take_down(self) -> None:
         self._housekeeper.cancel()
+        if self._web is not None:
+            self._web.close()
         self._parts.driver.close()
         await self._endpoint.close()
         threads = self._parts.threads

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paceline.allocation import constant_for
 from paceline.coordination import Machine
 from paceline.coordination import effects as fx
 from paceline.coordination.policies import ASYNCHRONOUS, make_policy
@@ -21,6 +20,7 @@ from paceline.server.driver import Action, Driver
 from paceline.server.evaluations import Evaluations
 from paceline.server.gate import Gate
 from paceline.server.greeting import greeting
+from paceline.server.history import radius_constant
 from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
 from paceline.server.patience import Patience
@@ -137,7 +137,7 @@ def _restore(model: ServerModel, resumed: Resumed) -> None:
 def _machine(settings: RunSettings, prepared: Preparation, resumed: Resumed | None) -> Machine:
     policy = make_policy(settings.policy, settings.policy_options(), rng=np.random.default_rng(settings.seed))
     life, cut = (1, None) if resumed is None else (resumed.life, resumed.cut)
-    told = prepared.machine_settings(settings, constant_for("ata-empirical", settings.constants), life)
+    told = prepared.machine_settings(settings, radius_constant(settings), life)
     return Machine(told, policy, cut)
 
 

@@ -26,11 +26,14 @@ from paceline.coordination.events import Hello
 from paceline.coordination.snapshot import Snapshot
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
+from paceline.server.history import History, radius_constant
 from paceline.server.ledger import Ledger
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
 from paceline.server.patience import Patience
+from paceline.server.picture import Cursor, Picture
 from paceline.server.resuming import Resumed
+from paceline.server.retelling import retell_file
 from paceline.server.rundir import RunDir
 from paceline.server.status import Situation, status_response
 from paceline.server.summary import Ending, summary_document
@@ -82,6 +85,10 @@ class Books:
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
         self.metrics.prices = settings.price
         self.metrics.waiting_rows = lambda: self._ledger.waiting
+        # Kept for the live page alone.
+        self._history = History(radius_constant(settings)) if settings.web_port is not None else None
+        if self._history is not None and version:
+            retell_file(run_dir.ledger, self._history, version)
 
     def start(self, job_fingerprint_json: str, initial_model: str) -> None:
         """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.
@@ -117,12 +124,16 @@ class Books:
         if type(effect) in _NOTED:
             self._ledger.observe(effect, now_s)
             self.totals.observe(effect)
+            if self._history is not None and isinstance(effect, RoundRecord):
+                self._history.add(effect)
             self._log.observe(effect)
             self.telling.observe(effect)
 
     def evaluated(self, version: int, metrics: Mapping[str, float]) -> None:
         """Note what a version was found to be."""
         self._ledger.evaluated(version, metrics, self.metrics.now())
+        if self._history is not None:
+            self._history.evaluated(version, metrics)
         self.telling.evaluated(version, metrics)
 
     def state(self) -> dict[str, Any]:
@@ -142,6 +153,12 @@ class Books:
     def status(self, situation: Situation) -> pb.StatusResponse:
         """Answer a Status call."""
         return status_response(self._settings, self.totals, self._snapshot(), situation)
+
+    def picture(self, situation: Situation, has: Cursor) -> dict[str, Any]:
+        """Give the live page what is new for it; only where one is served."""
+        if self._history is None:
+            raise AssertionError("no history is kept: the settings name no web_port")
+        return Picture(self._settings, self.totals, self._history).document(self._snapshot(), situation, has)
 
     def summary(self, ending: Ending) -> dict[str, Any]:
         """Give the document of `paceline run --json`."""

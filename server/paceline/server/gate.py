@@ -84,6 +84,22 @@ class Gate:
             await self._turn_away(context, code, reason)
         return Guest(address, token.id, token.name if token.role is Role.WORKER else None)
 
+    def look(self, address: str, text: str, roles: frozenset[Role]) -> tuple[grpc.StatusCode, str]:
+        """Judge the token of one who asks by another way than gRPC.
+
+        Args:
+            address: his, as `failures.address_of` gives it.
+            text: the token, or nothing.
+            roles: one of them is needed, where tokens are asked for.
+        Returns:
+            OK and no reason, or why he is not let in.
+        """
+        if self._tokens is None:
+            return grpc.StatusCode.OK, ""
+        token = self._tokens.find(text)
+        code, reason = _judge(token, text, roles)
+        return (code, reason) if not reason else self._refusal(address, code, reason)
+
     async def seat(self, context: Context) -> Seat:
         """Give a peer of whom nothing is known a place to say who it is, or end its call."""
         address = address_of(context.peer())
@@ -131,14 +147,17 @@ class Gate:
                 end(fault)
 
     async def _turn_away(self, context: Context, code: grpc.StatusCode, reason: str) -> NoReturn:
-        address = address_of(context.peer())
+        await context.abort(*self._refusal(address_of(context.peer()), code, reason))
+        raise AssertionError("abort raises")
+
+    def _refusal(self, address: str, code: grpc.StatusCode, reason: str) -> tuple[grpc.StatusCode, str]:
+        """Count a failure; who fails too often hears that instead."""
         wait_s = self._failures.wait_s(address, asyncio.get_running_loop().time())
         self.failed(address, reason)
         if wait_s:
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED
             reason = f"too many failed calls from {address}: try again in {wait_s:.0f} s"
-        await context.abort(code, reason)
-        raise AssertionError("abort raises")
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, reason
+        return code, reason
 
 
 _NOT_FROM_AFAR = "this call is allowed from the server's own machine only, or with TLS, or with an admin's token"

@@ -1,0 +1,199 @@
+"""What pictures of a run are drawn from: its curves, thinned out, and its latest rounds one by one.
+
+An observer of what the books note, live or read from a ledger. Its memory is bounded, however long the run: a curve
+that has too many points keeps half of them, each then standing for twice as many rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from paceline.allocation import ata_empirical_radius_s, constant_for
+from paceline.coordination.effects import RoundRecord
+from paceline.coordination.ids import WorkerName
+from paceline.settings import RunSettings
+
+T = TypeVar("T")
+
+MOST_POINTS = 256
+# Rounds that are kept one by one, and bars of workers in all of them.
+MOST_ROUNDS, MOST_BARS = 40, 4000
+# A clock that seems to go back by less than this is the same life's.
+_SAME_S = 1e-6
+# Workers whose learned speed is kept.
+MOST_LEARNED = 512
+
+
+def radius_constant(settings: RunSettings) -> float:
+    """Give the factor of the confidence radius that people are shown."""
+    return constant_for("ata-empirical", settings.constants)
+
+
+class Thinned(Generic[T]):
+    """The points of a curve, each standing for `stride` items.
+
+    Args:
+        merge: makes one of neighbours that stand for as many items each.
+        most: fewer points than this are kept; even.
+    """
+
+    def __init__(self, merge: Callable[[Sequence[T]], T], most: int = MOST_POINTS) -> None:
+        self.stride = 1
+        self.points: list[T] = []
+        self._merge = merge
+        self._most = most
+        self._pending: list[T] = []
+
+    @property
+    def completes(self) -> bool:
+        """Tell whether the next item makes a point."""
+        return len(self._pending) + 1 == self.stride
+
+    def add(self, item: T) -> None:
+        """Take an item."""
+        self._pending.append(item)
+        if len(self._pending) < self.stride:
+            return
+        self.points.append(self._merge(self._pending))
+        self._pending = []
+        if len(self.points) == self._most:
+            self.points = [self._merge(self.points[place : place + 2]) for place in range(0, self._most, 2)]
+            self.stride *= 2
+
+
+Learned = Mapping[WorkerName, tuple[float, float]]
+"""Learned seconds per task and their confidence radius, by worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPoint:
+    """One round, or the mean of some that follow one another.
+
+    Attributes:
+        round: the last of them.
+        learned: after it.
+    """
+
+    round: int
+    loss: float
+    seconds: float
+    used_s: float
+    wasted_s: float
+    idle_s: float
+    learned: Learned
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The metrics of a version."""
+
+    round: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class _Applied:
+    """Tasks of one worker that were applied, and since which round it does some."""
+
+    first_round: int
+    tasks: int = 0
+    seconds: float = 0.0
+
+
+class History:
+    """What happened in a run, in bounded memory. Owned by whoever feeds it: no lock.
+
+    Args:
+        radius_constant: factor of the confidence radius, see `radius_constant`.
+
+    Attributes:
+        rounds: curve of the rounds; measured: of the evaluations.
+        latest: rounds one by one, the newest last.
+    """
+
+    def __init__(self, radius_constant: float) -> None:
+        self.rounds: Thinned[RoundPoint] = Thinned(_mean_point)
+        self.measured: Thinned[Measured] = Thinned(lambda some: some[-1])
+        self.latest: deque[RoundRecord] = deque()
+        self._bars = 0
+        self._closed_s = 0.0
+        self._shift_s = 0.0
+        self._radius_constant = radius_constant
+        self._applied: dict[WorkerName, _Applied] = {}
+
+    def add(self, record: RoundRecord) -> RoundRecord:
+        """Take a committed round.
+
+        Returns:
+            it, on one clock for all lives of the server, on which the time without one does not count.
+        """
+        if record.opened_s + self._shift_s < self._closed_s - _SAME_S:
+            self._shift_s = self._closed_s - record.opened_s
+        record = replace(record, opened_s=record.opened_s + self._shift_s)
+        self._closed_s = record.opened_s + record.seconds
+        used_s = wasted_s = idle_s = 0.0
+        for worker in record.workers:
+            used_s += worker.used_s
+            wasted_s += worker.wasted_s
+            idle_s += worker.idle_s
+            if worker.used:
+                self._apply(worker.name, record.round, worker.used, worker.used_s)
+        learned = self.learned(record.round) if self.rounds.completes else {}
+        self.rounds.add(RoundPoint(record.round, record.loss, record.seconds, used_s, wasted_s, idle_s, learned))
+        self.latest.append(record)
+        self._bars += len(record.workers)
+        while len(self.latest) > MOST_ROUNDS or (self._bars > MOST_BARS and len(self.latest) > 1):
+            self._bars -= len(self.latest.popleft().workers)
+        return record
+
+    def evaluated(self, version: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of a version."""
+        self.measured.add(Measured(version, dict(metrics)))
+
+    def learned(self, number: int) -> Learned:
+        """Give what the applied tasks of each worker tell of its speed after this round.
+
+        The mean of their seconds and ATA-Empirical's radius, as status shows it; that also knows of wasted tasks.
+        """
+        if not self._applied:
+            return {}
+        applied = self._applied.values()
+        tasks = np.array([worker.tasks for worker in applied], dtype=np.int64)
+        seconds = np.array([worker.seconds for worker in applied])
+        own_rounds = np.array([number + 1 - worker.first_round + 1 for worker in applied])
+        radius_s = ata_empirical_radius_s(tasks, seconds, own_rounds, self._radius_constant)
+        return dict(zip(self._applied, zip((seconds / tasks).tolist(), radius_s.tolist(), strict=True), strict=True))
+
+    def _apply(self, name: WorkerName, number: int, tasks: int, seconds: float) -> None:
+        mine = self._applied.get(name)
+        if mine is None:
+            if len(self._applied) >= MOST_LEARNED:
+                return
+            mine = self._applied[name] = _Applied(number)
+        mine.tasks += tasks
+        mine.seconds += seconds
+
+
+def _mean_point(points: Sequence[RoundPoint]) -> RoundPoint:
+    def mean(values: Iterator[float]) -> float:
+        known = [value for value in values if math.isfinite(value)]
+        return sum(known) / len(known) if known else math.nan
+
+    last = points[-1]
+    if len(points) == 1:
+        return last
+    return RoundPoint(
+        last.round,
+        mean(point.loss for point in points),
+        mean(point.seconds for point in points),
+        mean(point.used_s for point in points),
+        mean(point.wasted_s for point in points),
+        mean(point.idle_s for point in points),
+        last.learned,
+    )
