@@ -81,6 +81,8 @@ OTHERS = {
     "status": f"{OF_ASKING} --json --timeout",
     "stop": f"{OF_ASKING} --grace",
     "drain": f"{OF_ASKING} NAME",
+    "pause": f"{OF_ASKING} NAME",
+    "resume": f"{OF_ASKING} NAME",
     "checkpoint now": OF_ASKING,
     "check": "JOB --data --micro-batch --tasks --workers --sums --loaders --device --link --json",
     "init": "DIR --template",

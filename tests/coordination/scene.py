@@ -26,6 +26,7 @@ from paceline.coordination.events import (
     Heard,
     Hello,
     LeaseEnded,
+    PauseRequested,
     Ready,
     SessionClosed,
     TaskFailed,
@@ -192,6 +193,9 @@ class Worker:
 
     def drain(self) -> list[Effect]:
         return self.scene.do(DrainRequested(self.session))
+
+    def pause(self, *, paused: bool = True) -> list[Effect]:
+        return self.scene.do(PauseRequested(self.name, paused))
 
     def beat(self, *, progress: bool = False) -> list[Effect]:
         return self.scene.do(Heard(self.incarnation, progress))

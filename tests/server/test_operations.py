@@ -94,6 +94,44 @@ async def test_a_worker_that_was_not_welcomed_yet_cannot_be_drained(tmp_path: Pa
             await call(asking.drain, run.address, "w1")
 
 
+async def test_a_paused_worker_gets_nothing_until_it_is_resumed(tmp_path: Path) -> None:
+    async with (
+        serving(settings(tmp_path / "run", rounds=1000)) as run,
+        RawWorker(run.address, "w1") as w1,
+        RawWorker(run.address, "w2") as w2,
+    ):
+        await w1.join()
+        lease = await w1.hear("lease")
+        await w2.join()
+        await call(asking.pause, run.address, "w1", True)
+        assert (await w1.push(w1.contribution(lease))).verdict == pb.PUSH_VERDICT_ACCEPTED
+        for _ in range(3):
+            assert (await w2.work()).verdict == pb.PUSH_VERDICT_ACCEPTED
+        states = {worker.name: worker.state for worker in (await run.status()).workers}
+        assert states["w1"] == "paused"
+        await call(asking.pause, run.address, "w1", False)
+        assert (await w2.work()).verdict == pb.PUSH_VERDICT_ACCEPTED
+        assert (await w1.work()).verdict == pb.PUSH_VERDICT_ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("w9", "no worker 'w9' was ever here"), ("", "name is ''"), ("a b", "name is 'a b'")]
+)
+async def test_a_worker_that_was_never_there_cannot_be_paused(tmp_path: Path, name: str, words: str) -> None:
+    async with serving(settings(tmp_path / "run")) as run:
+        for paused in (True, False):
+            with pytest.raises(UsageError, match=words):
+                await call(asking.pause, run.address, name, paused)
+
+
+async def test_where_data_belong_to_workers_none_can_be_paused(tmp_path: Path) -> None:
+    told = settings(tmp_path / "run", policy="malenia", partition=2)
+    async with serving(told) as run, RawWorker(run.address, "w1") as worker:
+        await worker.join()
+        with pytest.raises(UsageError, match=r"--partition 2.*expected `paceline drain`"):
+            await call(asking.pause, run.address, "w1", True)
+
+
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +171,7 @@ def operations_that(checkpoint: Callable[[], int]) -> RunOperations:
     async def save() -> int:
         return checkpoint()
 
-    return RunOperations(lambda reason, grace_s: None, lambda name: None, save)
+    return RunOperations(lambda reason, grace_s: None, lambda name: None, lambda name, paused: None, save)
 
 
 async def test_a_checkpoint_s_version_is_told() -> None:

@@ -41,12 +41,14 @@ class Held:
 
     Attributes:
         aside_s: it gets no tasks for so long yet.
+        paused: it gets none until somebody says otherwise.
     """
 
     name: WorkerName
     refused: int
     aside_s: float
     why: str
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class Cut:
                 [one.name, one.device, one.first_round, one.tasks_done, number(one.busy_s), one.strikes]
                 for one in self.workers
             ],
-            "held": [[one.name, one.refused, one.aside_s, one.why] for one in self.held],
+            "held": [[one.name, one.refused, one.aside_s, one.why, int(one.paused)] for one in self.held],
             "measured": self.measured,
             "policy": self.policy,
             "policy_state": self.policy_state,
@@ -138,5 +140,11 @@ def _worker(saved: Saved) -> KnownWorker:
 
 
 def _held(saved: Saved) -> Held:
-    name, refused, aside_s, why = saved.row(4, 4)
-    return Held(name=WorkerName(name.text()), refused=refused.count(0), aside_s=aside_s.seconds(), why=why.text())
+    name, refused, aside_s, why, *paused = saved.row(4, 5)
+    return Held(
+        name=WorkerName(name.text()),
+        refused=refused.count(0),
+        aside_s=aside_s.seconds(),
+        why=why.text(),
+        paused=any(one.count(0) for one in paused),
+    )

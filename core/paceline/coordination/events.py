@@ -118,6 +118,17 @@ class DrainRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """Somebody wants a worker's machine for something else, or does so no more (`paused` False).
+
+    What the worker holds it ends; then it gets nothing. This belongs to the name, whoever comes under it.
+    """
+
+    name: WorkerName
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReported:
     """A worker finished a task; a hint until its contribution is verified."""
 
@@ -266,6 +277,7 @@ Event = (
     | SessionClosed
     | ProbeAnswered
     | DrainRequested
+    | PauseRequested
     | TaskReported
     | TaskFailed
     | LeaseEnded

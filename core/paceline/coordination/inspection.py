@@ -214,7 +214,8 @@ def _situation(state: State) -> str:
         if state.version == 0 and ready < state.first_workers:
             return f"waiting for workers: {ready} of {state.first_workers} are ready"
         if not ready:
-            return "waiting for a worker: none is there"
+            paused = sum(m.standing is Standing.PAUSED for m in state.members.values())
+            return f"waiting for a worker: {f'{paused} are paused' if paused else 'none is there'}"
         return f"waiting: {state.reason}" if state.reason else "waiting for workers that may be given tasks"
     if _stranded(state, current):
         return f"waiting for a worker: round {current.number} has tasks and nobody to do them"

@@ -14,7 +14,7 @@ from paceline.coordination.effects import (
     SendVerdict,
     Welcome,
 )
-from paceline.coordination.events import DrainRequested, Hello, ProbeAnswered, Ready, SessionClosed
+from paceline.coordination.events import DrainRequested, Hello, PauseRequested, ProbeAnswered, Ready, SessionClosed
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Claim, Member, Standing, Statistics
 from paceline.coordination.resting import rest
@@ -65,13 +65,18 @@ def ready(state: State, event: Ready) -> None:
     member = state.sessions.get(event.session)
     if member is None or member.standing is not Standing.JOINING:
         return
-    member.standing = Standing.ACTIVE
+    conduct = state.conduct.get(member.name)
+    paused = conduct is not None and conduct.paused
+    member.standing = Standing.PAUSED if paused else Standing.ACTIVE
     key = (member.name, member.device)
     if key not in state.statistics:
         first_round = 1 if state.round is None and state.version == 0 else state.version + 1 + (state.round is not None)
         state.statistics[key] = Statistics(first_round)
-    state.freed[member.name] = None
     place = _take_part(state, member)
+    if paused:
+        state.changed(member, "paused", f"{member.address}, {member.device}{place}; gets no tasks until it is resumed")
+        return
+    state.freed[member.name] = None
     state.changed(member, "ready", f"{member.address}, {member.device}{place}")
 
 
@@ -109,6 +114,24 @@ def drain_requested(state: State, event: DrainRequested) -> None:
         rest(state, member, lease)
     if not member.leases:
         leave(state, member)
+
+
+def pause_requested(state: State, event: PauseRequested) -> None:
+    """A worker gets no tasks any more, or again. Where data belong to workers, rounds wait for it."""
+    state.conduct_of(event.name).paused = event.paused
+    member = state.members.get(event.name)
+    if member is None:
+        return
+    if event.paused and member.standing is Standing.ACTIVE:
+        member.standing = Standing.PAUSED
+        state.freed.pop(member.name, None)
+        state.changed(member, "paused", "ends what it has begun, then gets no tasks until it is resumed")
+        for lease in list(member.leases.values()):
+            rest(state, member, lease)
+    elif not event.paused and member.standing is Standing.PAUSED:
+        member.standing = Standing.ACTIVE
+        state.freed[member.name] = None
+        state.changed(member, "ready", "may be given tasks again")
 
 
 def leave(state: State, member: Member) -> None:

@@ -17,6 +17,7 @@ class Standing(Enum):
 
     JOINING = "joining"
     ACTIVE = "active"
+    PAUSED = "paused"
     DRAINING = "draining"
 
 
@@ -89,7 +90,7 @@ class Member:
     settled: dict[LeaseId, None] = field(default_factory=dict)
 
     def available(self, now: float) -> bool:
-        """May be given tasks: ready, connected, not put aside, not leaving, not spare."""
+        """May be given tasks: ready, connected, not put aside, not paused, not leaving, not spare."""
         ready = self.standing is Standing.ACTIVE and self.session is not None
         return ready and self.aside_until <= now and not self.spare
 

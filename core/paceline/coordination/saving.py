@@ -39,7 +39,13 @@ def cut(state: State, now: float) -> Cut | None:
             for (name, device), known in state.statistics.items()
         ),
         held=tuple(
-            Held(name=name, refused=held.refused, aside_s=max(0.0, held.aside_until - now), why=held.why)
+            Held(
+                name=name,
+                refused=held.refused,
+                aside_s=max(0.0, held.aside_until - now),
+                why=held.why,
+                paused=held.paused,
+            )
             for name, held in state.conduct.items()
         ),
         measured=state.measured,
@@ -71,7 +77,7 @@ def restore(state: State, earlier: Cut) -> None:
         for one in earlier.workers
     }
     # This life's clock begins at 0.
-    state.conduct = {one.name: Conduct(one.refused, one.aside_s, one.why) for one in earlier.held}
+    state.conduct = {one.name: Conduct(one.refused, one.aside_s, one.why, one.paused) for one in earlier.held}
     state.measured = earlier.measured
     validating.begin_if_due(state)
 

@@ -12,7 +12,7 @@ class WorkerSnapshot:
     """One worker as `paceline status` shows it.
 
     Attributes:
-        state: joining, free, busy, draining, aside, away, lost or left.
+        state: joining, free, busy, paused, draining, aside, away, lost or left.
         tasks_done, busy_s: its statistics, K_i and T_i.
         mean_task_s, radius_s: learned seconds per task and ata-empirical's confidence radius; None while not learned.
         allocation: tasks in the round in progress.

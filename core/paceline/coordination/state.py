@@ -95,11 +95,13 @@ class Conduct:
     Attributes:
         refused: contributions, in all.
         aside_until: gets no tasks before this time, for the reason `why`.
+        paused: gets none until somebody says otherwise; that is no fault of it.
     """
 
     refused: int = 0
     aside_until: float = 0.0
     why: str = ""
+    paused: bool = False
 
 
 @dataclass(slots=True)
@@ -205,9 +207,12 @@ class State:
         known = self.conduct.get(worker)
         if known is None:
             if len(self.conduct) >= NAMES_KEPT:
-                del self.conduct[min(self.conduct, key=lambda name: self.conduct[name].aside_until)]
+                del self.conduct[min(self.conduct, key=self._held_least)]
             known = self.conduct[worker] = Conduct()
         return known
+
+    def _held_least(self, worker: WorkerName) -> tuple[bool, float]:
+        return self.conduct[worker].paused, self.conduct[worker].aside_until
 
     def waste(self, worker: WorkerName, seconds: float, tasks: int = 0) -> None:
         """Charge worker seconds that were not used."""

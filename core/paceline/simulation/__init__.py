@@ -13,6 +13,7 @@ from paceline.simulation.faults import (
     HangTask,
     Kill,
     LoseAnswer,
+    Pause,
     SecondProcess,
     Stop,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "HangTask",
     "Kill",
     "LoseAnswer",
+    "Pause",
     "SecondProcess",
     "SimulatedModel",
     "SimulatedWorker",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from paceline.coordination.events import Event, Rejection, StopRequested, TaskFailure
-from paceline.coordination.ids import SessionId, TaskId
+from paceline.coordination.events import Event, PauseRequested, Rejection, StopRequested, TaskFailure
+from paceline.coordination.ids import SessionId, TaskId, WorkerName
 from paceline.simulation.clock import Clock
 from paceline.simulation.faults import (
     CorruptPush,
@@ -22,6 +22,7 @@ from paceline.simulation.faults import (
     HangTask,
     Kill,
     LoseAnswer,
+    Pause,
     SecondProcess,
     Stop,
 )
@@ -125,6 +126,9 @@ class FaultBook:
                     yield time_s, partial(self._strike, stage, fault)
                 case Freeze(from_s=time_s):
                     yield time_s, partial(self._strike, stage, fault)
+                case Pause(worker=worker, from_s=from_s, to_s=to_s):
+                    yield from_s, partial(self._pause, stage, worker, True)
+                    yield to_s, partial(self._pause, stage, worker, False)
                 case SecondProcess(worker=worker, at_s=time_s):
                     yield time_s, partial(self._second_process, stage, worker)
                 case Stop(at_s=time_s, grace_s=grace_s):
@@ -195,6 +199,11 @@ class FaultBook:
             case Drain():
                 process.hear(process.drain)
         self.count(type(fault).__name__)
+
+    def _pause(self, stage: Stage, worker: str, paused: bool) -> None:
+        stage.post(PauseRequested(WorkerName(worker), paused))
+        if paused:
+            self.count("Pause")
 
     def _second_process(self, stage: Stage, worker: str) -> None:
         if stage.process(worker) is not None:

@@ -96,6 +96,15 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Somebody wants the worker's machine for a while."""
+
+    worker: str
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SecondProcess:
     """Another process claims the name of a worker."""
 
@@ -128,6 +137,7 @@ Fault = (
     | FailTask
     | HangTask
     | Drain
+    | Pause
     | SecondProcess
     | Stop
     | FailUpdate

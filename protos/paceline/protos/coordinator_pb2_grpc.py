@@ -59,6 +59,11 @@ class CoordinatorStub:
                 request_serializer=paceline_dot_protos_dot_coordinator__pb2.DrainRequest.SerializeToString,
                 response_deserializer=paceline_dot_protos_dot_coordinator__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/paceline.v1.Coordinator/Pause',
+                request_serializer=paceline_dot_protos_dot_coordinator__pb2.PauseRequest.SerializeToString,
+                response_deserializer=paceline_dot_protos_dot_coordinator__pb2.PauseResponse.FromString,
+                _registered_method=True)
         self.Checkpoint = channel.unary_unary(
                 '/paceline.v1.Coordinator/Checkpoint',
                 request_serializer=paceline_dot_protos_dot_coordinator__pb2.CheckpointRequest.SerializeToString,
@@ -91,13 +96,19 @@ class CoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """For admins: end the run with its state saved; let a worker go; save a checkpoint now.
+        """For admins: end the run with its state saved; let a worker go; give it no tasks for a while; save a checkpoint now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +147,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=paceline_dot_protos_dot_coordinator__pb2.DrainRequest.FromString,
                     response_serializer=paceline_dot_protos_dot_coordinator__pb2.DrainResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=paceline_dot_protos_dot_coordinator__pb2.PauseRequest.FromString,
+                    response_serializer=paceline_dot_protos_dot_coordinator__pb2.PauseResponse.SerializeToString,
             ),
             'Checkpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.Checkpoint,
@@ -278,6 +294,33 @@ class Coordinator:
             '/paceline.v1.Coordinator/Drain',
             paceline_dot_protos_dot_coordinator__pb2.DrainRequest.SerializeToString,
             paceline_dot_protos_dot_coordinator__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paceline.v1.Coordinator/Pause',
+            paceline_dot_protos_dot_coordinator__pb2.PauseRequest.SerializeToString,
+            paceline_dot_protos_dot_coordinator__pb2.PauseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,8 +46,9 @@ class CoordinatorStub:
     Status: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.StatusRequest, _coordinator_pb2.StatusResponse]
     """What the run is doing; for people and for `paceline run`'s progress."""
     Stop: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.StopRequest, _coordinator_pb2.StopResponse]
-    """For admins: end the run with its state saved; let a worker go; save a checkpoint now."""
+    """For admins: end the run with its state saved; let a worker go; give it no tasks for a while; save a checkpoint now."""
     Drain: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DrainRequest, _coordinator_pb2.DrainResponse]
+    Pause: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRequest, _coordinator_pb2.PauseResponse]
     Checkpoint: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CheckpointRequest, _coordinator_pb2.CheckpointResponse]
 
 @_typing.type_check_only
@@ -60,8 +61,9 @@ class CoordinatorAsyncStub(CoordinatorStub):
     Status: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.StatusRequest, _coordinator_pb2.StatusResponse]  # type: ignore[assignment]
     """What the run is doing; for people and for `paceline run`'s progress."""
     Stop: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.StopRequest, _coordinator_pb2.StopResponse]  # type: ignore[assignment]
-    """For admins: end the run with its state saved; let a worker go; save a checkpoint now."""
+    """For admins: end the run with its state saved; let a worker go; give it no tasks for a while; save a checkpoint now."""
     Drain: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DrainRequest, _coordinator_pb2.DrainResponse]  # type: ignore[assignment]
+    Pause: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRequest, _coordinator_pb2.PauseResponse]  # type: ignore[assignment]
     Checkpoint: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CheckpointRequest, _coordinator_pb2.CheckpointResponse]  # type: ignore[assignment]
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
@@ -95,7 +97,7 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.StopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.StopResponse, _abc.Awaitable[_coordinator_pb2.StopResponse]]:
-        """For admins: end the run with its state saved; let a worker go; save a checkpoint now."""
+        """For admins: end the run with its state saved; let a worker go; give it no tasks for a while; save a checkpoint now."""
 
     @_abc_1.abstractmethod
     def Drain(
@@ -103,6 +105,13 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DrainResponse, _abc.Awaitable[_coordinator_pb2.DrainResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _coordinator_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.PauseResponse, _abc.Awaitable[_coordinator_pb2.PauseResponse]]: ...
 
     @_abc_1.abstractmethod
     def Checkpoint(

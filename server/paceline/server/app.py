@@ -17,8 +17,9 @@ import structlog
 
 from paceline.callbacks import Callback
 from paceline.coordination.effects import Finish, Outcome
-from paceline.coordination.events import StopRequested
-from paceline.errors import PacelineError
+from paceline.coordination.events import PauseRequested, StopRequested
+from paceline.coordination.ids import WorkerName
+from paceline.errors import PacelineError, UsageError
 from paceline.loggers import make_loggers
 from paceline.protos import coordinator_pb2 as pb
 from paceline.server.address import check_listening, parse_bind
@@ -154,7 +155,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for thread in parts.threads.all():
             thread.start(loop)
-        operations = RunOperations(self.stop, parts.sessions.drain, parts.checkpointing.now)
+        operations = RunOperations(self.stop, parts.sessions.drain, self._pause, parts.checkpointing.now)
         administration = Administration(self._gate, operations)
         await self._endpoint.start(parts.sessions.handle, parts.transfers.handle, self._status, administration)
         self._housekeeper = asyncio.create_task(self._keep_house())
@@ -261,6 +262,14 @@ class Server:
         if fault is None or finish.outcome is not Outcome.DONE:
             return finish
         return dataclasses.replace(finish, outcome=Outcome.FAILED, reason=fault.message, detail=fault.traceback_text)
+
+    def _pause(self, name: str, paused: bool) -> None:
+        if all(worker.name != name for worker in self._parts.driver.snapshot().workers):
+            raise UsageError(f"no worker {name!r} was ever here: see `paceline status`")
+        if paused and self._settings.partition:
+            held = f"--partition {self._settings.partition}: data belong to workers, and rounds would wait for {name}"
+            raise UsageError(f"{held}: expected `paceline drain`, after which a spare worker takes its part")
+        self._parts.driver.post(PauseRequested(WorkerName(name), paused))
 
     def _open_page(self) -> None:
         settings, books = self._settings, self._parts.books

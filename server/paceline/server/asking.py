@@ -70,6 +70,12 @@ def drain(address: str, name: str, timeout_s: float, access: Access) -> None:
     ask(address, lambda stub, **call: stub.Drain(request, **call), timeout_s, access)
 
 
+def pause(address: str, name: str, paused: bool, timeout_s: float, access: Access) -> None:
+    """Have a worker get no tasks, or some again; see `ask`."""
+    request = pb.PauseRequest(name=name, paused=paused)
+    ask(address, lambda stub, **call: stub.Pause(request, **call), timeout_s, access)
+
+
 def checkpoint(address: str, timeout_s: float, access: Access) -> int:
     """Have a checkpoint saved now, and give its version; see `ask`."""
     request = pb.CheckpointRequest()

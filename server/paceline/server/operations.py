@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -35,6 +36,14 @@ class Operations(Protocol):
         """
         ...
 
+    def pause(self, name: str, paused: bool) -> None:
+        """Give a worker no tasks until it is resumed (`paused` False).
+
+        Raises:
+            UsageError: no worker of that name was ever there.
+        """
+        ...
+
     async def checkpoint(self) -> int:
         """Save a checkpoint now.
 
@@ -55,10 +64,12 @@ class RunOperations:
         self,
         stop: Callable[[str, float], None],
         drain: Callable[[str], None],
+        pause: Callable[[str, bool], None],
         checkpoint: Callable[[], Awaitable[int]],
     ) -> None:
         self._stop = stop
         self._drain = drain
+        self._pause = pause
         self._checkpoint = checkpoint
 
     def stop(self, grace_s: float) -> None:
@@ -68,6 +79,10 @@ class RunOperations:
     def drain(self, name: str) -> None:
         """See Operations."""
         self._drain(name)
+
+    def pause(self, name: str, paused: bool) -> None:
+        """See Operations."""
+        self._pause(name, paused)
 
     async def checkpoint(self) -> int:
         """See Operations."""
@@ -95,6 +110,9 @@ class Administration:
             "Drain": grpc.unary_unary_rpc_method_handler(
                 self._drain, pb.DrainRequest.FromString, pb.DrainResponse.SerializeToString
             ),
+            "Pause": grpc.unary_unary_rpc_method_handler(
+                self._pause, pb.PauseRequest.FromString, pb.PauseResponse.SerializeToString
+            ),
             "Checkpoint": grpc.unary_unary_rpc_method_handler(
                 self._checkpoint, pb.CheckpointRequest.FromString, pb.CheckpointResponse.SerializeToString
             ),
@@ -111,16 +129,25 @@ class Administration:
         return pb.StopResponse()
 
     async def _drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
+        await self._with_worker("drain", request.name, self._operations.drain, context)
+        return pb.DrainResponse()
+
+    async def _pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:
+        what = "pause" if request.paused else "resume"
+        pause = partial(self._operations.pause, paused=request.paused)
+        await self._with_worker(what, request.name, pause, context)
+        return pb.PauseResponse()
+
+    async def _with_worker(self, what: str, name: str, do: Callable[[str], None], context: Context) -> None:
         guest = await self._gate.admit(context, ADMINS)
-        if not WORKER_NAME.fullmatch(request.name):
+        if not WORKER_NAME.fullmatch(name):
             expected = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"name is {request.name[:80]!r}: {expected}")
-        _note("drain", guest, worker=request.name)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"name is {name[:80]!r}: {expected}")
+        _note(what, guest, worker=name)
         try:
-            self._operations.drain(request.name)
+            do(name)
         except UsageError as error:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        return pb.DrainResponse()
 
     async def _checkpoint(self, request: pb.CheckpointRequest, context: Context) -> pb.CheckpointResponse:
         guest = await self._gate.admit(context, ADMINS)

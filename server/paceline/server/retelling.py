@@ -87,7 +87,7 @@ def _workers(known: list[LedgerWorker], learned: Learned, last: RoundRecord | No
     # The latest of the incarnations that had a name.
     by_name = {WorkerName(worker.name): worker for worker in known if worker.joined_s is not None}
     rows = []
-    for name in sorted(by_name.keys() | learned.keys(), key=lambda name: (len(name), name)):
+    for name in sorted(by_name.keys() | learned.keys() | allocation.keys(), key=lambda name: (len(name), name)):
         worker = by_name.get(name)
         mean_s, radius_s = learned.get(name, (None, None))
         rows.append(
