@@ -11,7 +11,7 @@ from paceline.access import VARIABLE
 from paceline.cli.app import app
 from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.options import OPTIONS, options_of
-from paceline.server.log import FORMAT_VARIABLE
+from paceline.log_format import FORMAT_VARIABLE
 from paceline.settings import RunSettings, WorkerSettings
 
 OF_RUN_AND_SERVER = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 
@@ -9,7 +10,8 @@ import structlog
 from paceline.coordination.effects import Finish, Outcome, RefusalCode, Refuse, RefusePush, Warn, WorkerChanged
 from paceline.coordination.events import Rejection
 from paceline.coordination.ids import Incarnation, PushId, SessionId, TaskId, WorkerName
-from paceline.server.log import FORMAT_VARIABLE, RunLog, configure_logging
+from paceline.log_format import FORMAT_VARIABLE, logs_json
+from paceline.server.log import RunLog, configure_logging
 from tests.server.records import lease_record, round_record
 
 
@@ -51,6 +53,21 @@ def test_machines_get_json_lines(capsys: pytest.CaptureFixture[str], monkeypatch
     assert len(lines) == 7
     assert (lines[0]["event"], lines[0]["worker"], lines[0]["reason"]) == ("worker lost", "w1", "silent")
     assert [line["level"] for line in lines] == ["info", "info", "warning", "warning", "warning", "error", "error"]
+
+
+@pytest.mark.parametrize(
+    ("said", "terminal", "json_lines"),
+    [("", True, False), ("", False, True), ("text", False, False), ("json", True, True), ("x", True, False)],
+)
+def test_lines_are_json_where_nobody_watches_unless_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, said: str, terminal: bool, json_lines: bool
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    monkeypatch.setenv(FORMAT_VARIABLE, said)
+    assert logs_json(Stream()) is json_lines
 
 
 def test_every_few_seconds_a_line_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:

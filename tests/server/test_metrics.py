@@ -168,8 +168,30 @@ async def test_every_metric_is_documented(served: tuple[Totals, int]) -> None:
     text = await asyncio.to_thread(get, port)
     # With prices alone there is a cost, see below.
     told = {*re.findall(r"^# TYPE (paceline_\w+)", text, re.MULTILINE), "paceline_cost_total"}
+    # So is the oracle's round where the tasks of one are known.
+    told.add("paceline_oracle_round_seconds")
     document = await asyncio.to_thread((Path(__file__).parents[2] / "docs" / "metrics.md").read_text)
     assert set(re.findall(r"^\| `(paceline_\w+)` ", document, re.MULTILINE)) == told
+
+
+async def test_the_oracles_round_is_told_beside_the_rounds_and_the_evaluation_beside_the_loss() -> None:
+    workers = (
+        worker_snapshot("w1", mean_task_s=1.0),
+        worker_snapshot("w2", mean_task_s=2.0),
+        worker_snapshot("w3", mean_task_s=None),
+        worker_snapshot("gone", state="lost", mean_task_s=0.001),
+    )
+    metrics = Metrics(Totals(), lambda: snapshot(*workers), Traffic(), "greedy")
+    port = metrics.start("127.0.0.1", 0)
+    try:
+        assert "paceline_oracle_round_seconds" not in await scrape(port)
+        metrics.tasks, metrics.evaluation = 6, {"accuracy": 0.75}
+        told = await scrape(port)
+        # Four tasks of 1 s beside two of 2 s.
+        assert told["paceline_oracle_round_seconds"] == 4.0
+        assert told["paceline_evaluation{name=accuracy}"] == 0.75
+    finally:
+        metrics.close()
 
 
 async def test_money_is_counted_where_there_are_prices() -> None:

@@ -45,7 +45,7 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_
 
 def environment() -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
-    return {**clean, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+    return {**clean, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200", "PACELINE_LOG": "text"}
 
 
 class Cluster:

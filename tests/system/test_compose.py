@@ -1,4 +1,4 @@
-"""docker-compose.yml for real: images built, containers started, the run to its end, a value from Prometheus.
+"""docker-compose.yml for real: built, trained, watched by Prometheus, a worker stopped, taken down and up again.
 
 It needs root, iptables, and what `../shared/tools/container-lab setup` installs (podman and stand-in images); without
 them it is skipped. It differs from a Docker engine where the lab does: health checks are not scheduled, so the test
@@ -20,14 +20,17 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from paceline.server.ledger_reader import LedgerReader
+
 TOP = Path(__file__).parents[2]
 LAB = TOP.parent / "shared" / "tools" / "container-lab"
 PROJECT = "paceline-test"
-ROUNDS = 200  # the run must last for a few scrapes and a health check
+MORE_ROUNDS = 60  # of the second life
 WORKERS = ("worker", "worker-2", "worker-3", "worker-4")
 SERVICES = ("server", *WORKERS, "prometheus")
 
@@ -87,9 +90,15 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Running:
-    """The composed services, and where Prometheus answers."""
+    """The composed services, and where Prometheus and the live page answer."""
 
     prometheus: str
+    page: str
+    command: tuple[str | Path, ...]
+    env: dict[str, str]
+
+    def compose(self, *args: str, **more: str) -> None:
+        run(*self.command, *args, env=self.env | more)
 
     def ask(self, query: str) -> list[float]:
         """Ask Prometheus for an instant vector's values; none while it cannot be reached."""
@@ -116,24 +125,26 @@ def with_pip_constraints(folder: Path) -> dict[str, str]:
     return {"CONTAINERS_CONF": str(own)}
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    tmp_path = tmp_path_factory.mktemp("compose")
     reason = why_not()
     if reason:
         pytest.skip(reason)
     (prometheus,) = re.findall(r"image: (\S*prometheus\S*)", (TOP / "docker-compose.yml").read_text())
     if not image_exists(prometheus):
         run(LAB, "image", prometheus, "prometheus")
-    port = free_port()
+    port, web_port = free_port(), free_port()
     env = (
         os.environ
         | with_pip_constraints(tmp_path)
         | {
             # One layer per image: the lab copies all files for each.
             "BUILDAH_LAYERS": "false",
-            "ROUNDS": str(ROUNDS),
+            "ROUNDS": "100000",
             "PACELINE_HOST_PORT": str(free_port()),
             "PROMETHEUS_HOST_PORT": str(port),
+            "WEB_HOST_PORT": str(web_port),
         }
     )
     as_root = tmp_path / "as_root.yml"
@@ -145,25 +156,68 @@ def running(tmp_path: Path) -> Iterator[Running]:
         run(*compose, "build", "server", env=env)
         # Grafana's image has no stand-in.
         run(*compose, "up", "-d", *SERVICES, env=env)
-        yield Running(f"http://127.0.0.1:{port}")
+        yield Running(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}", compose, env)
     finally:
         subprocess.run([*compose, "down", "--volumes"], cwd=TOP, env=env, capture_output=True, check=False)
 
 
-def test_composed_services_train_to_the_end_and_prometheus_has_seen_it(running: Running) -> None:
+def panels() -> dict[str, list[str]]:
+    """Give the queries of the dashboard by the titles of its panels."""
+    board = json.loads((TOP / "deploy" / "grafana" / "dashboards" / "paceline.json").read_text())
+    return {
+        panel["title"]: [target["expr"].replace("$__rate_interval", "1m") for target in panel["targets"]]
+        for panel in board["panels"]
+    }
+
+
+def round_of(running: Running) -> int:
+    """Ask the live page for the run's version; 0 while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{running.page}/data", timeout=10) as answer:
+            return int(json.load(answer)["now"]["version"])
+    except OSError:
+        return 0
+
+
+# In this order: each test goes on where the one before it left the cluster.
+
+
+def test_the_cluster_trains_and_every_panel_has_data(running: Running) -> None:
     wait_for("rounds in Prometheus", lambda: running.ask("paceline_rounds_total > 0"), 300)
     assert running.ask("paceline_workers_connected") == [len(WORKERS)]
     wait_for("the server is healthy", lambda: healthy("server"), 300)
+    wait_for("rounds on the live page", lambda: round_of(running) > 0, 60)
+    assert len(panels()) >= 12
+    for title, queries in panels().items():
+        for query in queries:
+            if query != "paceline_round_mean":  # this job has none
+                wait_for(f"data for panel {title!r}: {query}", partial(running.ask, query), 120)
+    (used,) = running.ask("sum(paceline_tasks_used_total)")
+    assert used % 23 == 0
+
+
+def test_a_worker_that_is_stopped_leaves_and_the_others_go_on(running: Running) -> None:
+    running.compose("stop", "worker-4")
+    assert run("podman", "wait", container("worker-4"), timeout_s=60).strip() == "0"
+    after = round_of(running)
+    wait_for("further rounds", lambda: round_of(running) > after + 5, 120)
+    wait_for("three workers", lambda: running.ask("paceline_workers_connected") == [len(WORKERS) - 1], 60)
+
+
+def test_down_and_up_goes_on_to_the_end(running: Running) -> None:
+    reached = round_of(running)
+    running.compose("down")
+    rounds = reached + MORE_ROUNDS
+    running.compose("up", "-d", "server", *WORKERS, ROUNDS=str(rounds))
     assert run("podman", "wait", container("server"), timeout_s=600).strip() == "0", server_log()
     for worker in WORKERS:
         assert run("podman", "wait", container(worker), timeout_s=60).strip() == "0"
-    # What Prometheus keeps outlives the server. Its last look can be some rounds before the last.
-    (rounds,) = running.ask("max_over_time(paceline_rounds_total[1h])")
-    assert 0 < rounds <= ROUNDS
-    used = running.ask("max_over_time(paceline_tasks_used_total[1h])")
-    assert len(used) == len(WORKERS)
-    assert sum(used) == 23 * rounds
-    run_folder = json.loads(run("podman", "volume", "inspect", f"{PROJECT}_runs"))[0]["Mountpoint"]
-    assert (Path(run_folder) / "digits" / "model.safetensors").is_file()
-    (accuracy,) = re.findall(r"evaluated +accuracy=([0-9.]+)", server_log())
+    volume = Path(json.loads(run("podman", "volume", "inspect", f"{PROJECT}_runs"))[0]["Mountpoint"])
+    assert (volume / "digits" / "model.safetensors").is_file()
+    with LedgerReader(volume / "digits" / "ledger.sqlite") as ledger:
+        first, second = ledger.lives()
+        assert first.resumed_from is None
+        assert reached <= (second.resumed_from or 0) < rounds
+        assert [record.round for record in ledger.rounds()] == list(range(1, rounds + 1))
+    accuracy = re.findall(r"evaluated +accuracy=([0-9.]+)", server_log())[-1]
     assert float(accuracy) >= 0.97

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from paceline.log_format import FORMAT_VARIABLE
 from paceline.protos import coordinator_pb2 as pb
 from paceline.settings import WorkerSettings
 from paceline.worker import run_worker
@@ -40,6 +42,17 @@ def run(peer: Peer | str, script: Callable[[], None] | None = None, **settings: 
     if failures:
         raise failures[0]
     return code
+
+
+def test_its_lines_are_json_where_nobody_watches(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for said, begins in (("", "{"), ("text", "paceline worker: "), ("json", "{")):
+        monkeypatch.setenv(FORMAT_VARIABLE, said)
+        assert run("127.0.0.1:1", job="tests/jobs.py:Missing") != 0
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert line.startswith(begins)
+        assert "Missing" in (json.loads(line)["event"] if begins == "{" else line)
 
 
 def join(peer: Peer, side: ServerSide) -> Session:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from paceline.cli.child import Role
+from paceline.log_format import FORMAT_VARIABLE
 
 Report = dict[str, Any]
 TAIL_LINES = 60
@@ -49,6 +50,8 @@ class Child:
                 text=True,
                 errors="replace",
                 start_new_session=True,
+                # Its lines are shown to people.
+                env={**os.environ, FORMAT_VARIABLE: "text"},
                 pass_fds=(theirs,),
             )
         finally:

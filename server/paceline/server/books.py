@@ -83,7 +83,7 @@ class Books:
         if resumed is not None and resumed.state:
             self._restore(resumed.state["books"])
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
-        self.metrics.prices = settings.price
+        self.metrics.prices, self.metrics.tasks = settings.price, settings.tasks
         self.metrics.waiting_rows = lambda: self._ledger.waiting
         # Kept for the live page alone.
         self._history = History(radius_constant(settings)) if settings.web_port is not None else None
@@ -132,6 +132,7 @@ class Books:
     def evaluated(self, version: int, metrics: Mapping[str, float]) -> None:
         """Note what a version was found to be."""
         self._ledger.evaluated(version, metrics, self.metrics.now())
+        self.metrics.evaluation = dict(metrics)
         if self._history is not None:
             self._history.evaluated(version, metrics)
         self.telling.evaluated(version, metrics)

@@ -1,11 +1,10 @@
 """What the server tells its operator, on standard error: a line per thing that changed, and how far it is.
 
-PACELINE_LOG=json writes JSON lines, for machines; anything else lines for people.
+Lines for people at a terminal, JSON lines elsewhere; PACELINE_LOG=json or text says otherwise.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from collections.abc import Callable
 import structlog
 
 from paceline.coordination.effects import Effect, Finish, Outcome, Refuse, RefusePush, RoundRecord, Warn, WorkerChanged
+from paceline.log_format import logs_json
 
-FORMAT_VARIABLE = "PACELINE_LOG"
 # A line so often says how far a run is.
 ROUND_EVERY_S = 5.0
 
@@ -23,10 +22,10 @@ def configure_logging(as_json: bool | None = None) -> None:
     """Send log lines to standard error; called once, when a process starts.
 
     Args:
-        as_json: JSON lines; None: as the environment variable PACELINE_LOG says.
+        as_json: JSON lines; None: see `log_format.logs_json`.
     """
     if as_json is None:
-        as_json = os.environ.get(FORMAT_VARIABLE, "") == "json"
+        as_json = logs_json(sys.stderr)
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if as_json

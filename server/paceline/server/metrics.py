@@ -14,10 +14,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from wsgiref.simple_server import WSGIServer
 
+import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from paceline.allocation import ORACLE, expected_rounds
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
 from paceline.server.totals import OTHER, ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals
@@ -44,12 +46,16 @@ class Metrics(Collector):
         now: gives seconds on the server's clock.
         waiting_rows: of the ledger.
         prices: of an hour of each worker, see settings.RunSettings.price.
+        tasks: of a round; 0: nothing is said of the oracle's.
+        evaluation: metrics of the latest.
     """
 
     def __init__(self, totals: Totals, snapshot: Callable[[], Snapshot], traffic: Traffic, policy: str) -> None:
         self.now: Callable[[], float] = lambda: 0.0
         self.waiting_rows: Callable[[], int] = lambda: 0
         self.prices: Mapping[str, float] | None = None
+        self.tasks = 0
+        self.evaluation: Mapping[str, float] = {}
         self._totals = totals
         self._snapshot = snapshot
         self._traffic = traffic
@@ -119,6 +125,7 @@ class Metrics(Collector):
             "paceline_validation_worker_seconds", measuring, value=self._totals.validation.worker_s
         )
         yield from _learned_metrics(snapshot.workers)
+        yield from _oracle_metrics(snapshot.workers, self.tasks)
 
     def _run_metrics(self, snapshot: Snapshot) -> Iterator[Metric]:
         totals = self._totals
@@ -132,6 +139,10 @@ class Metrics(Collector):
         for name, value in totals.latest_means.items():
             means.add_metric([name], value)
         yield means
+        evaluation = GaugeMetricFamily("paceline_evaluation", "Metrics of the latest evaluation.", labels=["name"])
+        for name, value in self.evaluation.items():
+            evaluation.add_metric([name], value)
+        yield evaluation
         connected = sum(worker.state not in _AWAY for worker in snapshot.workers)
         yield GaugeMetricFamily("paceline_workers_connected", "Workers with an open session.", value=connected)
         yield CounterMetricFamily(
@@ -235,3 +246,11 @@ def _learned_metrics(workers: tuple[WorkerSnapshot, ...]) -> Iterator[Metric]:
             radius.add_metric([worker.name], worker.radius_s)
     yield mean
     yield radius
+
+
+def _oracle_metrics(workers: tuple[WorkerSnapshot, ...], tasks: int) -> Iterator[Metric]:
+    means_s = [worker.mean_task_s for worker in workers if worker.state not in _AWAY and worker.mean_task_s]
+    if means_s and tasks:
+        best = expected_rounds(np.array(means_s), tasks)[ORACLE]
+        what = "What a round would take the oracle, if all took their learned means and nothing had to travel."
+        yield GaugeMetricFamily("paceline_oracle_round_seconds", what, value=best.seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import os
 import re
 import signal
@@ -14,6 +16,7 @@ from types import FrameType
 from paceline.access import read_access
 from paceline.errors import JobImportError, PacelineError
 from paceline.loading import load_job
+from paceline.log_format import logs_json
 from paceline.protos.memory import tune_malloc
 from paceline.settings import WorkerSettings
 from paceline.worker.daemon import Worker
@@ -113,6 +116,11 @@ def _bug() -> int:
 
 
 def _say(text: str) -> None:
+    line = f"paceline worker: {text}"
+    if logs_json(sys.stderr):
+        line = json.dumps(
+            {"event": text, "level": "info", "timestamp": datetime.datetime.now(datetime.UTC).isoformat()}
+        )
     # In one piece, so that the lines of several workers on one terminal do not mix; and safe in a signal handler.
     with contextlib.suppress(OSError):
-        os.write(2, f"paceline worker: {text}\n".encode())
+        os.write(2, f"{line}\n".encode())
