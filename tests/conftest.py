@@ -4,4 +4,7 @@ from __future__ import annotations
 
 import torch
 
+# Fixtures of tests in several folders.
+pytest_plugins = ["tests.packaging.installed"]
+
 torch.set_num_threads(1)

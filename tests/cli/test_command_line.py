@@ -1,6 +1,8 @@
 """What is wrong with a command line is said in one line, with the right exit code, and nothing is started."""
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -170,3 +172,11 @@ def test_a_bug_of_ours_is_confessed_with_its_traceback(
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
     assert "this is a bug in paceline" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("words", "completed"), [("paceline pa", "pause"), ("paceline server --web-p", "--web-port")])
+def test_a_shell_completes_commands_and_flags(words: str, completed: str) -> None:
+    asked = {"_PACELINE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'paceline'; from paceline.cli import main; main()"]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.split() == [completed], done.stderr

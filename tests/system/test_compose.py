@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from paceline.server.ledger_reader import LedgerReader
+from paceline.version import __version__
 
 TOP = Path(__file__).parents[2]
 LAB = TOP.parent / "shared" / "tools" / "container-lab"
@@ -194,6 +195,13 @@ def test_the_cluster_trains_and_every_panel_has_data(running: Running) -> None:
                 wait_for(f"data for panel {title!r}: {query}", partial(running.ask, query), 120)
     (used,) = running.ask("sum(paceline_tasks_used_total)")
     assert used % 23 == 0
+
+
+def test_the_image_says_what_is_in_it(running: Running) -> None:
+    bill = json.loads(run("podman", "exec", container("server"), "cat", "/opt/paceline/sbom.cdx.json"))
+    packages = {component["name"]: component["version"] for component in bill["components"]}
+    assert packages["paceline"] == __version__
+    assert {"torch", "grpcio", "numpy"} <= packages.keys()
 
 
 def test_a_worker_that_is_stopped_leaves_and_the_others_go_on(running: Running) -> None:

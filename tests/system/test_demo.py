@@ -5,27 +5,33 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from examples import demo
-from tests.system.cluster import ROOT
+from paceline.version import __version__
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """Run the demo as `make demo` does, but few rounds; give what it printed and its figures."""
+def shown(wheel: Path, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """Run the demo as `make demo` does, but few rounds, and from the sdist on an installed wheel.
+
+    Returns:
+        what it printed, and its figures.
+    """
     folder = tmp_path_factory.mktemp("demo")
+    # Nothing of the sources but the examples is there to be imported.
+    shutil.copytree(wheel.with_name(f"paceline-{__version__}") / "examples", folder / "examples")
     done = subprocess.run(
-        [sys.executable, "examples/demo.py", "--rounds", str(ROUNDS), "--folder", str(folder)],
-        cwd=ROOT,
+        [str(installed), "examples/demo.py", "--rounds", str(ROUNDS), "--folder", str(folder)],
+        cwd=folder,
         env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,
         text=True,

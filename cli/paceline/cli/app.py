@@ -37,7 +37,6 @@ app = typer.Typer(
     name="paceline",
     help="Train one PyTorch model on machines that are not alike, and pay only for the work that is used.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
