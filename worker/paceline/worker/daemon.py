@@ -26,15 +26,18 @@ from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import crc32c
 from paceline.settings import WorkerSettings
 from paceline.streams import ShardCache
+from paceline.tasks import is_validation
 from paceline.worker import convert
 from paceline.worker.agreement import BuiltJob, build, warm_up
 from paceline.worker.connection import Connection
 from paceline.worker.desk import Desk, Identity, Terms
 from paceline.worker.device import describe_device
 from paceline.worker.execution import Executor, FinishedTask, GivenUpTask, LoadedTask, Slowness, delay_rng
+from paceline.worker.leader import Leader
 from paceline.worker.leases import Compute, Deliver, End, FailedTask, HeldLease, Load, Settle, Step
 from paceline.worker.samples import Samples
 from paceline.worker.sums import SumPool
+from paceline.worker.team import Team
 from paceline.worker.transfer import Pull, PullState, Push
 
 # A server answers a fingerprint at once; it has it to compare.
@@ -51,6 +54,7 @@ class Worker:
         name: settings.name, or a slot's.
         say: tells people, in one line.
         access: certificates and token.
+        team: the processes that compute for it, this one among them; None: it is alone.
 
     Attributes:
         tasks_done: finished tasks; work_s: their seconds.
@@ -67,6 +71,7 @@ class Worker:
         name: str,
         say: Callable[[str], None],
         access: Access = OPEN,
+        team: Team | None = None,
     ) -> None:
         self._settings = settings
         self._job = job
@@ -80,13 +85,15 @@ class Worker:
             incarnation=self._incarnation,
             host=socket.gethostname(),
             pid=os.getpid(),
-            device=describe_device(device),
+            device=describe_device(device) + (f" x {team.place.size}" if team is not None else ""),
             pace=settings.pace,
         )
         self._name = name
         self._desk = Desk(settings.server, identity, say)
         self._samples = Samples(settings, device, say, self._desk.worked)
         self._desk.tasks_changed = self._samples.want
+        self._leader = None if team is None else Leader(team, self._desk.worked, lambda: self._desk.leaving)
+        self._alone_told = False
         self._connection = Connection(settings.server, self._incarnation, self._desk, settings.reconnect_for_s, access)
         self._desk.connection = self._connection
         self._built: BuiltJob | None = None
@@ -120,6 +127,8 @@ class Worker:
         finally:
             self._connection.close()
             self._samples.close()
+            if self._leader is not None:
+                self._leader.end()
         return self._desk.ending()
 
     def drain(self) -> None:
@@ -161,6 +170,8 @@ class Worker:
             return
         if not self._take_constants(terms, built):
             return
+        if self._leader is not None:
+            self._leader.spread_constants(built)
         if fresh:
             built.runner.notice = self._say
             timing = warm_up(built.runner)
@@ -178,7 +189,11 @@ class Worker:
             self._samples.close()
             self._built = self._gradient = self._loaded = None
             del self._executor, self._sums
+        if self._leader is not None:
+            self._leader.order_build(terms.shared)
         self._built = built = build(self._job, terms.shared, self._device, self._cache())
+        if self._leader is not None:
+            self._leader.built(built)
         desk = self._desk
         self._executor = Executor(built.runner, self._slowness, desk.sleep, desk.worked, self._samples.load)
         self._sums = SumPool(built.runner.new_sum)
@@ -220,6 +235,11 @@ class Worker:
             loaded = None
         if not self._have_version(lease):
             return
+        if self._leader is not None:
+            if lease.keep_in_advance:
+                self._compute_together(self._leader, lease, task)
+                return
+            self._tell_that_it_is_alone(self._leader)
         outcome = self._executor.run(task, lease.task_limit_s, lambda: self._desk.wanted(lease), loaded)
         match outcome:
             case FinishedTask(result, None):
@@ -232,6 +252,36 @@ class Worker:
             case GivenUpTask(seconds):
                 with self._desk.books() as book:
                     book.give_up(lease, seconds)
+
+    def _compute_together(self, leader: Leader, lease: HeldLease, task: int) -> None:
+        """Have all processes do what is there of a lease."""
+        with self._desk.books() as book:
+            tasks = [task, *book.take_waiting(lease)]
+        done = leader.compute(
+            self._here(),
+            self._executor,
+            tasks,
+            lease.task_limit_s,
+            lambda: self._desk.wanted(lease),
+            lambda: self._sum_of(lease),
+        )
+        with self._desk.books() as book:
+            book.give_up(lease, done.wasted_s)
+            for result in done.results:
+                self.tasks_done += 1
+                self.work_s += result.seconds
+                note = book.measured if is_validation(result.task) else book.summed
+                note(lease, result)
+        for result in done.results:
+            self._desk.send(convert.report(lease.id, result))
+        for failed in done.failures:
+            self._fail(lease, failed)
+
+    def _tell_that_it_is_alone(self, leader: Leader) -> None:
+        if not self._alone_told:
+            self._alone_told = True
+            why = "this policy hands tasks out one by one"
+            self._say(f"only the first of its {leader.size} processes computes: {why}")
 
     def _have_version(self, lease: HeldLease) -> bool:
         """Bring the model to a lease's version; False if the lease is over instead."""
@@ -254,6 +304,8 @@ class Worker:
         flat.image.from_host(0, len(flat.version_view))
         self._here().runner.adopt_version(lease.loss_scale)
         self._version = lease.version
+        if self._leader is not None:
+            self._leader.spread_version(self._here(), lease.loss_scale)
         return True
 
     def _finish(self, lease: HeldLease, result: TaskResult) -> None:
@@ -294,12 +346,15 @@ class Worker:
     def _settle(self, lease: HeldLease, task: int, keep: bool) -> None:
         gradient, self._gradient = self._gradient, None
         if keep and gradient is not None:
-            with self._desk.books() as book:
-                lease.holds_sum = True
-                held = {other.id for other in book.held()}
-            self._here().runner.accumulate(self._sums.of(lease.id, held), gradient)
+            self._here().runner.accumulate(self._sum_of(lease), gradient)
         with self._desk.books() as book:
             book.settle(lease, task, keep)
+
+    def _sum_of(self, lease: HeldLease) -> ContributionBuffer:
+        with self._desk.books() as book:
+            lease.holds_sum = True
+            held = {other.id for other in book.held()}
+        return self._sums.of(lease.id, held)
 
     def _deliver(self, lease: HeldLease, last: TaskResult | None = None) -> None:
         """Push a lease's sum; `last` is the result that is reported with it."""

@@ -148,6 +148,11 @@ class Desk:
         return self._images.get(version)
 
     @property
+    def leaving(self) -> bool:
+        """Tell whether nothing new is to be begun."""
+        return self._end is not None or self._book.draining
+
+    @property
     def ready(self) -> bool:
         """Tell whether the worker has said that it is ready."""
         return self._ready is not None

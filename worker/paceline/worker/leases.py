@@ -244,6 +244,18 @@ class LeaseBook:
         if lease.id in self._leases:
             self.unsettled = (lease, result.task)
 
+    def take_waiting(self, lease: HeldLease) -> list[int]:
+        """Begin all that waits in a lease, at once."""
+        tasks = list(lease.waiting)
+        lease.waiting.clear()
+        return tasks
+
+    def summed(self, lease: HeldLease, result: TaskResult) -> None:
+        """Note a result whose gradient is in the lease's sum already."""
+        lease.running = None
+        lease.results[result.task] = result
+        lease.summed.add(result.task)
+
     def measured(self, lease: HeldLease, result: TaskResult) -> None:
         """Note the result of a validation task: there is no gradient to settle."""
         lease.running = None

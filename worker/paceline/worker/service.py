@@ -13,15 +13,19 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
+import torch
+
 from paceline.access import read_access
-from paceline.errors import JobImportError, PacelineError
+from paceline.errors import JobImportError, PacelineError, SettingsError
 from paceline.loading import load_job
 from paceline.log_format import logs_json
 from paceline.protos.memory import tune_malloc
 from paceline.settings import WorkerSettings
 from paceline.worker.daemon import Worker
 from paceline.worker.device import find_device
+from paceline.worker.follower import Follower
 from paceline.worker.names import claim_default_name
+from paceline.worker.team import Place, Team, place_of
 
 _BUG = 70
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
@@ -48,9 +52,12 @@ def run_worker(settings: WorkerSettings) -> int:
     """
     tune_malloc()
     try:
+        place = place_of(os.environ)
+        if place is not None and place.rank:
+            return _follow(settings, place)
         with contextlib.ExitStack() as stack:
             name = settings.name or stack.enter_context(claim_default_name()).name
-            return _run(settings, name)
+            return _run(settings, name, place)
     except _Quit as quit_:
         _say(quit_.note)
         return quit_.exit_code
@@ -68,16 +75,42 @@ def run_worker(settings: WorkerSettings) -> int:
         return _bug()
 
 
-def _run(settings: WorkerSettings, name: str) -> int:
+def _run(settings: WorkerSettings, name: str, place: Place | None) -> int:
     access = read_access(settings.tls_dir, settings.token_file)
     if access.token and access.tls is None and not _LOOPBACK.fullmatch(settings.server):
         _say(f"the token goes to {settings.server} unencrypted: who is on the way can take it (no --tls-dir)")
     job = load_job(settings.job, settings.data)
-    worker = Worker(settings, job, find_device(settings.device), name, _say, access)
+    device, team = find_device(settings.device), None
+    if place is not None:
+        settings, device = _of_rank(settings, place)
+        team = Team(place, device)
+    worker = Worker(settings, job, device, name, _say, access, team)
     with _signals(worker):
         ending = worker.run()
     _say(f"{ending}; done: {worker.tasks_done} tasks, {worker.work_s:.1f} s of work")
     return 0
+
+
+def _follow(settings: WorkerSettings, place: Place) -> int:
+    job = load_job(settings.job, settings.data)
+    settings, device = _of_rank(settings, place)
+    team = Team(place, device)
+    Follower(settings, job, device, team, _say).run()
+    team.close()
+    return 0
+
+
+def _of_rank(settings: WorkerSettings, place: Place) -> tuple[WorkerSettings, torch.device]:
+    """Give what one of several processes is told, and its device."""
+    device = find_device(settings.device)
+    if settings.device.startswith("cuda:"):
+        raise SettingsError(f"device is {settings.device!r} for {place.size} processes: expected auto, cuda or cpu")
+    if device.type == "cuda":
+        device = find_device(f"cuda:{place.rank}")
+    # Which tasks a process will draw is not known before it does, so nothing can be loaded ahead.
+    if settings.loaders:
+        raise SettingsError(f"loaders is {settings.loaders} for {place.size} processes: expected 0, or none said")
+    return settings.model_copy(update={"loaders": 0}), device
 
 
 @contextlib.contextmanager
