@@ -25,6 +25,7 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit --cache --cache-size",
     "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
+    "ray": f"{OF_RUN_AND_SERVER} --workers --address --cpus-per-worker --gpus-per-worker",
     "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed"
     " --loaders --loader-limit --cache --cache-size",
 }

@@ -17,7 +17,7 @@ from paceline.cli.asking import TlsDir, TokenFile, access_of
 from paceline.cli.certs import certs
 from paceline.cli.check_command import register_check
 from paceline.cli.checkpoint_commands import group as checkpoint_group
-from paceline.cli.commands import RunCommand, ServerCommand, WorkerCommand
+from paceline.cli.commands import RayCommand, RunCommand, ServerCommand, WorkerCommand
 from paceline.cli.configuration import build, default_of, describe, gather
 from paceline.cli.doctor import register_doctor
 from paceline.cli.exit_codes import INTERRUPTED
@@ -59,6 +59,10 @@ EXAMPLES = {
     "server": (
         "paceline server my_job.py:MyJob --bind 0.0.0.0:7070 --tls-dir tls --tokens tokens.json --run-dir runs/a",
         "paceline server my_job.py:MyJob --rounds 200 --metrics-port 9464",
+    ),
+    "ray": (
+        "paceline ray my_job.py:MyJob --workers 8 --rounds 200",
+        "paceline ray my_job.py:MyJob --workers 4 --gpus-per-worker 1 --address 10.0.0.5:6379 --run-dir runs/a",
     ),
     "worker": (
         "paceline worker main-node:7070 my_job.py:MyJob --data /data/pictures",
@@ -167,6 +171,12 @@ def _start_run(settings: RunCommand) -> int:
     return run_and_report(settings)
 
 
+def _start_ray(settings: RayCommand) -> int:
+    from paceline.cli.ray_cluster import run_on_ray
+
+    return run_on_ray(settings)
+
+
 def _start_server(settings: ServerCommand) -> int:
     from paceline.cli.remote import serve
 
@@ -181,6 +191,7 @@ def _start_worker(settings: WorkerCommand) -> int:
 
 _command("run", "Train on this machine: one server and N worker processes over real gRPC.", _start_run)
 _command("server", "Start the main node and wait for workers.", _start_server)
+_command("ray", "Train on a Ray cluster: a server here, and workers as actors on its nodes.", _start_ray)
 _command("worker", "Join a server and compute tasks until the run is over. SIGTERM drains: finish, push, leave.",
          _start_worker)  # fmt: skip
 

@@ -151,6 +151,28 @@ class RunCommand(ServerCommand):
         )
 
 
+class RayCommand(ServerCommand):
+    """What `paceline ray` is told: a server's settings, and where its workers are placed.
+
+    Attributes:
+        workers: how many; they are called w1, w2, ...
+        ray_address: of the cluster; "auto": the one that this machine belongs to.
+        cpus_per_worker, gpus_per_worker: what Ray sets aside for each; None: one GPU where the cluster has any.
+    """
+
+    # Its server is reached by the workers that it placed, over certificates of its own.
+    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "tls_dir", "tokens", "min_workers"})
+
+    workers: Count = 2
+    ray_address: str = "auto"
+    cpus_per_worker: float = Field(default=1.0, ge=0, le=4096)
+    gpus_per_worker: float | None = Field(default=None, ge=0, le=64)
+
+    def worker_names(self) -> tuple[str, ...]:
+        """Name the workers."""
+        return tuple(f"w{number}" for number in range(1, self.workers + 1))
+
+
 class WorkerCommand(WorkerSettings):
     """What `paceline worker` is told."""
 
@@ -224,4 +246,4 @@ def joined(value: Any) -> str:
     return ",".join(str(part) for part in value)
 
 
-CommandSettings = RunCommand | ServerCommand | WorkerCommand
+CommandSettings = RunCommand | ServerCommand | RayCommand | WorkerCommand

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paceline.cli.commands import CommandSettings, RunCommand, ServerCommand, WorkerCommand
+from paceline.cli.commands import CommandSettings, RayCommand, RunCommand, ServerCommand, WorkerCommand
 from paceline.coordination.policies import POLICY_NAMES
 
-MODELS: dict[str, type[CommandSettings]] = {"run": RunCommand, "server": ServerCommand, "worker": WorkerCommand}
+MODELS: dict[str, type[CommandSettings]] = {
+    "run": RunCommand,
+    "server": ServerCommand,
+    "ray": RayCommand,
+    "worker": WorkerCommand,
+}
 
 TRAINING = "Training"
 POLICY = "Policy: who does how many tasks"
@@ -99,6 +104,10 @@ OPTIONS: tuple[Option, ...] = (
     _option("partition", POLICY, "N", "malenia: cut the data into N parts, each of them one worker's."),
     # ---- workers
     _option("workers", WORKERS, "N", "Worker processes to start; they are called w1, w2, ..."),
+    _option("ray_address", WORKERS, "ADDRESS", "Of the Ray cluster; auto: the one that this machine belongs to.",
+            "address"),
+    _option("cpus_per_worker", WORKERS, "N", "CPUs that Ray sets aside for each worker."),
+    _option("gpus_per_worker", WORKERS, "N", "And GPUs; default: 1 where the cluster has any."),
     _option("min_workers", WORKERS, "N", "Round 1 waits for this many workers."),
     _option("price", WORKERS, "P,...", "Of a worker's hour, to be shown what a run costs: 2.5, or w1=2.5,w2=0.4."),
     _option("name", WORKERS, "NAME", "Default: the host's name and the first free number on it."),

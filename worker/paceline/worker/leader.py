@@ -17,7 +17,7 @@ from paceline.worker.leases import FailedTask
 from paceline.worker.shift import Shift, work
 from paceline.worker.team import Team
 
-# Where this worker is to leave, another process that makes no progress for so long is taken for dead: torchrun tells all
+# Where this worker is to leave, another process without progress for so long is taken for dead: torchrun tells all
 # to end when one of them has died.
 _SILENT_LIMIT_S = 12.0
 
