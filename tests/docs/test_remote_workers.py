@@ -12,8 +12,11 @@ import pytest
 
 from paceline.cli.options import options_of
 from paceline.errors import RefusedError, SettingsError, TryAgainError, UnavailableError, UsageError
+from paceline.server.ledger_reader import LedgerReader
 from tests.docs.test_readme import BLOCK, README, ROOT, run
+from tests.docs.test_readme import environment as docs_environment
 from tests.system.cluster import cluster, environment, paceline, until
+from tests.system.wire import hosts, why_not
 
 PAGE = (ROOT / "docs" / "remote-workers.md").read_text(encoding="utf-8")
 UNIT = ROOT / "deploy" / "systemd" / "paceline-worker.service"
@@ -94,3 +97,65 @@ def test_the_commands_and_the_units_settings_join_a_server(tmp_path: Path) -> No
         machines.end("server")
     assert worker.startswith("paceline worker 127.0.0.1:")
     assert paceline("doctor", machines.address).returncode == 69
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.netns
+@pytest.mark.timeout(240)
+def test_three_hosts_by_the_words_of_the_guide(tmp_path: Path) -> None:
+    """The guide's commands as they stand, each on its host, with nothing but the files that the guide names."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
+    job = next(found["text"] for found in BLOCK.finditer(README) if found["mark"] == "file: my_job.py")
+    rows = "\n".join(f"{n},{n % 7},{n % 5},{n % 3},{n % 3}" for n in range(90))
+    folders = {name: tmp_path / name for name in ("main-node", "lab-1", "lab-2")}
+    for folder in folders.values():
+        (folder / "data").mkdir(parents=True)
+        (folder / "data" / "rows.csv").write_text(rows)
+        (folder / "my_job.py").write_text(job)
+    with hosts(*folders) as inside:
+
+        def start(host: str, line: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [*inside[host], "sh", "-c", f"exec {line}"],
+                cwd=folders[host],
+                env=environment() | {"PATH": docs_environment()["PATH"]},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+
+        def done(host: str, line: str) -> tuple[int, str]:
+            process = start(host, line)
+            said, _ = process.communicate(timeout=90)
+            return process.returncode, said
+
+        for line in blocks["guard"].splitlines():
+            assert done("main-node", line)[0] == 0
+        assert done("main-node", "paceline token create --tokens tokens.json --name w2 > w2.token")[0] == 0
+        for host, token in (("lab-1", "w1.token"), ("lab-2", "w2.token")):
+            (folders[host] / "tls").mkdir()
+            for name in ("tls/ca.pem", "tls/worker.pem", "tls/worker.key"):
+                shutil.copy(folders["main-node"] / name, folders[host] / name)
+            shutil.copy(folders["main-node"] / token, folders[host] / token)
+        guards = "--bind 0.0.0.0:7070 --tls-dir tls --tokens tokens.json --min-workers 2 --run-dir run"
+        flags = "--data data --micro-batch 8 --tasks 6 --rounds 60 --sums exact"
+        server = start("main-node", f"paceline server my_job.py:Flowers {guards} {flags}")
+        doctor, worker = blocks["join"].splitlines()
+        until(lambda: "nothing keeps this worker away" in done("lab-1", doctor)[1], "a server that would have it", 60)
+        # A worker of one name does not get in with the token of another, nor anybody without a certificate.
+        code, said = done("lab-2", worker.replace("w1.token", "w2.token"))
+        assert (code, "w2" in said) == (77, True), said
+        assert done("lab-2", "paceline status main-node:7070")[0] == 77
+        workers = [start("lab-1", worker), start("lab-2", worker.replace("w1", "w2"))]
+        said, _ = server.communicate(timeout=120)
+        assert server.returncode == 0, said
+        for process in workers:
+            text, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, text
+    with LedgerReader(folders["main-node"] / "run" / "ledger.sqlite") as ledger:
+        assert len(ledger.rounds()) == 60
+        assert {lease.worker for lease in ledger.leases() if lease.kept} == {"w1", "w2"}

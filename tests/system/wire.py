@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 _NUMBERS = itertools.count()
 
@@ -105,6 +106,43 @@ def wire() -> Iterator[Wire]:
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def hosts(*names: str) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Make hosts in namespaces of their own, on one bridge, that know one another by name.
+
+    Yields:
+        by name the command that runs another one on that host.
+    """
+    own = (os.getpid() * 8 + next(_NUMBERS)) % (1 << 14)
+    bridge = f"pace{own}b"
+    spaces = {name: f"paceline-{own}-{name}" for name in names}
+    addresses = {name: f"10.214.{own >> 6}.{place}" for place, name in enumerate(names, 1)}
+    book = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses.items())
+    try:
+        run("ip", "link", "add", bridge, "type", "bridge")
+        run("ip", "link", "set", bridge, "up")
+        for place, (name, space) in enumerate(spaces.items()):
+            near, far = f"pace{own}n{place}", f"pace{own}f{place}"
+            # What lies there is /etc/hosts for whoever runs in it.
+            folder = Path("/etc/netns") / space
+            folder.mkdir(parents=True)
+            (folder / "hosts").write_text(book)
+            run("ip", "netns", "add", space)
+            run("ip", "link", "add", near, "type", "veth", "peer", "name", far)
+            run("ip", "link", "set", near, "master", bridge, "up")
+            run("ip", "link", "set", far, "netns", space)
+            inside = ("ip", "netns", "exec", space, "ip")
+            run(*inside, "link", "set", "lo", "up")
+            run(*inside, "address", "add", f"{addresses[name]}/24", "dev", far)
+            run(*inside, "link", "set", far, "up")
+        yield {name: ("ip", "netns", "exec", space) for name, space in spaces.items()}
+    finally:
+        for space in spaces.values():
+            subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
+            shutil.rmtree(Path("/etc/netns") / space, ignore_errors=True)
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
 
 
 def has_netem() -> bool:
