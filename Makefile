@@ -37,7 +37,7 @@ test: setup check  ## all checks and the quick tests, in less than ten minutes; 
 
 # Libraries of loggers and adapters, which only the slow tests and those who want them need.
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers,fsspec,parquet,docs,ray]' peft playwright kubernetes-validate
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[tensorboard,wandb,mlflow,pandas,lightning,transformers,fsspec,parquet,docs,ray]' peft playwright kubernetes-validate grafana-foundation-sdk
 	@touch $@
 
 test-slow: setup $(EXTRAS)  ## the other tests: faults, soaks, containers, long runs

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,50 @@ def test_panels_ask_the_data_source_that_is_provisioned_and_do_not_overlap() -> 
     ]
     assert len(places) == len(set(places))
     assert max(x for x, _ in places) < 24
+
+
+def unknown(ours: Any, theirs: Any, place: str = "dashboard") -> Iterator[str]:
+    """Name what is in one document and not, or otherwise, in the other."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key in theirs:
+                yield from unknown(value, theirs[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from unknown(mine, other, f"{place}[{number}]")
+    elif ours != theirs:
+        yield f"{place}: {ours!r} and {theirs!r}"
+
+
+@pytest.mark.slow
+def test_grafanas_own_model_of_a_dashboard_knows_every_field() -> None:
+    sdk = pytest.importorskip(
+        "grafana_foundation_sdk.models.dashboard", reason="grafana-foundation-sdk is not installed"
+    )
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    pytest.importorskip("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+    written = json.loads(DASHBOARD.read_text())
+    read = json.loads(json.dumps(sdk.Dashboard.from_json(written), cls=encoder.JSONEncoder))
+    assert list(unknown(written, read)) == []
+    # The model leaves out what it does not know.
+    wrong = {**written, "panels": [{**written["panels"][0], "fieldConfgi": {}}]}
+    read = json.loads(json.dumps(sdk.Dashboard.from_json(wrong), cls=encoder.JSONEncoder))
+    assert list(unknown(wrong, read)) == ["dashboard.panels[0].fieldConfgi"]
+
+
+def test_provisioning_files_have_the_fields_that_grafana_reads() -> None:
+    """As its documentation lists them; it has no schema of these files."""
+    yaml = pytest.importorskip("yaml")
+    folder = TOP / "deploy" / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source.keys() <= {"name", "uid", "type", "access", "url", "isDefault", "jsonData", "editable", "version"}
+    assert (source["type"], source["access"]) == ("prometheus", "proxy")
+    services = yaml.safe_load((TOP / "docker-compose.yml").read_text())["services"]
+    assert source["url"].removeprefix("http://").split(":")[0] in services
+    (provider,) = yaml.safe_load((folder / "dashboards" / "paceline.yml").read_text())["providers"]
+    assert provider.keys() <= {"name", "type", "options", "allowUiUpdates", "disableDeletion", "updateIntervalSeconds"}
+    mounts = [volume.split(":")[:2] for volume in services["grafana"]["volumes"]]
+    assert ["./deploy/grafana/dashboards", provider["options"]["path"]] in mounts
+    assert ["./deploy/grafana/provisioning", "/etc/grafana/provisioning"] in mounts
