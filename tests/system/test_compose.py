@@ -13,18 +13,21 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from paceline.errors import RefusedError
 from paceline.server.ledger_reader import LedgerReader
 from paceline.version import __version__
 
@@ -229,3 +232,35 @@ def test_down_and_up_goes_on_to_the_end(running: Running) -> None:
         assert [record.round for record in ledger.rounds()] == list(range(1, rounds + 1))
     accuracy = re.findall(r"evaluated +accuracy=([0-9.]+)", server_log())[-1]
     assert float(accuracy) >= 0.97
+
+
+def test_the_override_asks_for_certificates_and_tokens(running: Running, tmp_path: Path) -> None:
+    running.compose("down", "--volumes")
+    as_root = tmp_path / "as_root.yml"
+    services = ("secrets", "server", *WORKERS)
+    as_root.write_text(json.dumps({"services": {service: {"user": "root"} for service in services}}))
+    files = ("-f", "docker-compose.yml", "-f", "deploy/compose/tls.yml", "-f", as_root)
+    guarded = replace(running, command=(LAB, "compose", *files, "-p", PROJECT))
+    status = ("podman", "exec", container("server"), "paceline", "status", "localhost:7070")
+    shown = ("--tls-dir", "secrets/tls", "--token-file", "secrets/admin.token", "--json")
+
+    def trains() -> bool:
+        asked = subprocess.run([*status, *shown], capture_output=True, text=True, check=False)
+        return asked.returncode == 0 and json.loads(asked.stdout)["round"] > 3
+
+    try:
+        guarded.compose("up", "-d", *services)
+        wait_for("rounds of workers with tokens", trains, 300)
+        found = json.loads(run(*status, *shown))
+        assert {worker["name"] for worker in found["workers"]} == set(WORKERS)
+        for lacking in ((), shown[:2]):
+            refused = subprocess.run([*status, *lacking], capture_output=True, text=True, check=False)
+            assert refused.returncode == RefusedError.exit_code, refused.stderr
+        # The live page has the same certificate, and asks for a token.
+        context = ssl._create_unverified_context()
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(running.page.replace("http:", "https:") + "/data", timeout=10, context=context)
+    finally:
+        subprocess.run(
+            [*guarded.command, "down", "--volumes"], cwd=TOP, env=running.env, capture_output=True, check=False
+        )
