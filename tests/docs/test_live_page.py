@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_readme import BLOCK, README, ROOT, run
+from tests.docs.flowers import write_flowers
+from tests.docs.test_readme import BLOCK, ROOT, run
 
 PAGE = (ROOT / "docs" / "live-page.md").read_text(encoding="utf-8")
 
@@ -16,11 +17,7 @@ PAGE = (ROOT / "docs" / "live-page.md").read_text(encoding="utf-8")
 @pytest.mark.system
 def test_the_commands_make_a_report_of_two_runs(tmp_path: Path) -> None:
     blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
-    job = next(found["text"] for found in BLOCK.finditer(README) if found["mark"] == "file: my_job.py")
-    (tmp_path / "my_job.py").write_text(job)
-    (tmp_path / "data").mkdir()
-    rows = "\n".join(f"{n},{n % 7},{n % 5},{n % 3},{n % 3}" for n in range(90))
-    (tmp_path / "data" / "rows.csv").write_text(rows)
+    write_flowers(tmp_path)
     for command in (*blocks["live"].splitlines(), *blocks["report"].splitlines()):
         # A fixed port may be taken here.
         run(command.replace("--web-port 8080", "--web-port 0"), tmp_path)

@@ -13,7 +13,8 @@ import pytest
 from paceline.cli.options import options_of
 from paceline.errors import RefusedError, SettingsError, TryAgainError, UnavailableError, UsageError
 from paceline.server.ledger_reader import LedgerReader
-from tests.docs.test_readme import BLOCK, README, ROOT, run
+from tests.docs.flowers import write_flowers
+from tests.docs.test_readme import BLOCK, ROOT, run
 from tests.docs.test_readme import environment as docs_environment
 from tests.system.cluster import cluster, environment, paceline, until
 from tests.system.wire import hosts, why_not
@@ -68,11 +69,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_the_commands_and_the_units_settings_join_a_server(tmp_path: Path) -> None:
     blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
-    job = next(found["text"] for found in BLOCK.finditer(README) if found["mark"] == "file: my_job.py")
-    (tmp_path / "my_job.py").write_text(job)
-    (tmp_path / "data").mkdir()
-    rows = "\n".join(f"{n},{n % 7},{n % 5},{n % 3},{n % 3}" for n in range(90))
-    (tmp_path / "data" / "rows.csv").write_text(rows)
+    write_flowers(tmp_path)
     for line in blocks["guard"].splitlines():
         run(line.replace("--host main-node", "--host 127.0.0.1"), tmp_path)
     guards = ("--tls-dir", str(tmp_path / "tls"), "--tokens", str(tmp_path / "tokens.json"))
@@ -109,13 +106,10 @@ def test_three_hosts_by_the_words_of_the_guide(tmp_path: Path) -> None:
     if reason:
         pytest.skip(reason)
     blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
-    job = next(found["text"] for found in BLOCK.finditer(README) if found["mark"] == "file: my_job.py")
-    rows = "\n".join(f"{n},{n % 7},{n % 5},{n % 3},{n % 3}" for n in range(90))
     folders = {name: tmp_path / name for name in ("main-node", "lab-1", "lab-2")}
     for folder in folders.values():
-        (folder / "data").mkdir(parents=True)
-        (folder / "data" / "rows.csv").write_text(rows)
-        (folder / "my_job.py").write_text(job)
+        folder.mkdir()
+        write_flowers(folder)
     with hosts(*folders) as inside:
 
         def start(host: str, line: str) -> subprocess.Popen[str]:
