@@ -55,7 +55,8 @@ class Books:
 
     def document(self, has: Any) -> dict[str, Any]:
         """Give what is new."""
-        learned = self.history.learned(self._last.round)
+        pairs = self.history.learned(self._last.round).tolist()
+        learned = dict(zip(self.history.learners, pairs, strict=True))
         allocation = dict(self._last.allocation)
         workers = tuple(
             WorkerSnapshot(

@@ -51,7 +51,7 @@ def test_the_latest_rounds_are_few_and_fewer_with_many_workers(monkeypatch: pyte
 
 
 def test_what_is_learned_is_the_mean_and_a_radius_that_shrinks() -> None:
-    few, many = (history_of(rounds).learned(rounds)["w1"] for rounds in (3, 300))  # type: ignore[index]
+    few, many = (history_of(rounds).learned(rounds)[0] for rounds in (3, 300))
     assert few[0] == pytest.approx(0.3 / (TASKS - 1))
     assert many[0] == pytest.approx(0.3 / (TASKS - 1))
     assert 0 < many[1] < few[1] / 4
@@ -62,7 +62,7 @@ def test_a_worker_that_did_nothing_is_not_learned() -> None:
     record = round_record(1)
     idle = replace(record.workers[1], used=0, used_s=0.0)
     history.add(replace(record, workers=(record.workers[0], idle)))
-    assert list(history.learned(1)) == ["w1"]
+    assert (history.learners, len(history.learned(1))) == (["w1"], 1)
 
 
 def test_only_so_many_workers_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:

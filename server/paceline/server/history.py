@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from paceline.allocation import ata_empirical_radius_s, constant_for
 from paceline.coordination.effects import RoundRecord
@@ -33,6 +34,9 @@ MOST_LEARNED = 512
 def radius_constant(settings: RunSettings) -> float:
     """Give the factor of the confidence radius that people are shown."""
     return constant_for("ata-empirical", settings.constants)
+
+
+_NOTHING = np.zeros((0, 2), dtype=np.float32)
 
 
 class Thinned(Generic[T]):
@@ -67,8 +71,8 @@ class Thinned(Generic[T]):
             self.stride *= 2
 
 
-Learned = Mapping[WorkerName, tuple[float, float]]
-"""Learned seconds per task and their confidence radius, by worker."""
+Learned = npt.NDArray[np.float32]
+"""Learned seconds per task and their confidence radius, shape (n, 2), in the order of `History.learners`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class RoundPoint:
 
     Attributes:
         round: the last of them.
-        learned: after it.
+        learned: after it, of those who had done tasks by then.
     """
 
     round: int
@@ -144,7 +148,7 @@ class History:
             idle_s += worker.idle_s
             if worker.used:
                 self._apply(worker.name, record.round, worker.used, worker.used_s)
-        learned = self.learned(record.round) if self.rounds.completes else {}
+        learned = self.learned(record.round) if self.rounds.completes else _NOTHING
         self.rounds.add(RoundPoint(record.round, record.loss, record.seconds, used_s, wasted_s, idle_s, learned))
         self.latest.append(record)
         self._bars += len(record.workers)
@@ -156,19 +160,24 @@ class History:
         """Take the metrics of a version."""
         self.measured.add(Measured(version, dict(metrics)))
 
+    @property
+    def learners(self) -> list[WorkerName]:
+        """Name the workers that have done tasks, in the order in which they first did; a list that only grows."""
+        return list(self._applied)
+
     def learned(self, number: int) -> Learned:
         """Give what the applied tasks of each worker tell of its speed after this round.
 
         The mean of their seconds and ATA-Empirical's radius, as status shows it; that also knows of wasted tasks.
         """
         if not self._applied:
-            return {}
+            return _NOTHING
         applied = self._applied.values()
         tasks = np.array([worker.tasks for worker in applied], dtype=np.int64)
         seconds = np.array([worker.seconds for worker in applied])
         own_rounds = np.array([number + 1 - worker.first_round + 1 for worker in applied])
         radius_s = ata_empirical_radius_s(tasks, seconds, own_rounds, self._radius_constant)
-        return dict(zip(self._applied, zip((seconds / tasks).tolist(), radius_s.tolist(), strict=True), strict=True))
+        return np.stack((seconds / tasks, radius_s), axis=1, dtype=np.float32)
 
     def _apply(self, name: WorkerName, number: int, tasks: int, seconds: float) -> None:
         mine = self._applied.get(name)

@@ -67,7 +67,8 @@ class Picture:
     def document(self, snapshot: Snapshot, situation: Situation, has: Cursor = START) -> dict[str, Any]:
         """Give the document, or what is new in it for a page that has some."""
         history = self._history
-        lines = _chosen(sorted(history.learned(0), key=lambda name: (len(name), name)))
+        learners = history.learners
+        lines = _chosen(sorted(learners, key=lambda name: (len(name), name)))
         marks = zlib.crc32("\n".join(lines).encode())
         version = self._totals.version
         if has.round > version or has.lines != marks:
@@ -89,7 +90,10 @@ class Picture:
             "workers": self._workers(snapshot),
             "ways": self._ways(snapshot),
             "curve": {"since": since, **_curve(history.rounds.points[since:])},
-            "learned": {"workers": lines, **_learned(history.rounds.points[since:], lines)},
+            "learned": {
+                "workers": lines,
+                **_learned(history.rounds.points[since:], [learners.index(n) for n in lines]),
+            },
             "measured": {"since": measured_since, **_measured(history.measured, measured_since)},
             "timeline": self._timeline(has.round),
         }
@@ -211,12 +215,16 @@ def _curve(points: Sequence[RoundPoint]) -> dict[str, list[Any]]:
     }
 
 
-def _learned(points: Sequence[RoundPoint], names: Sequence[WorkerName]) -> dict[str, list[list[float | None]]]:
-    nothing = (math.nan, math.nan)
-    pairs = [[point.learned.get(name, nothing) for point in points] for name in names]
+def _learned(points: Sequence[RoundPoint], places: Sequence[int]) -> dict[str, list[list[float | None]]]:
+    """Give the lines of the workers in these places; none where a worker had done nothing yet."""
+
+    def line(place: int, column: int) -> list[float | None]:
+        known = (float(p.learned[place, column]) if place < len(p.learned) else None for p in points)
+        return _all_short(known)
+
     return {
-        "mean_s": [_all_short(mean for mean, _ in line) for line in pairs],
-        "radius_s": [_all_short(radius for _, radius in line) for line in pairs],
+        "mean_s": [line(place, 0) for place in places],
+        "radius_s": [line(place, 1) for place in places],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ from paceline.coordination.effects import Outcome, RoundRecord
 from paceline.coordination.ids import WorkerName
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
-from paceline.server.history import History, Learned, radius_constant
+from paceline.server.history import History, radius_constant
 from paceline.server.ledger_reader import LedgerReader, LedgerWorker
 from paceline.server.past_run import PastRun
 from paceline.server.picture import Picture
 from paceline.server.status import Situation
 from paceline.server.totals import Totals
+
+
+Speeds = Mapping[WorkerName, tuple[float, float]]
+"""Learned seconds per task and their confidence radius."""
 
 
 def retell(
@@ -73,7 +77,7 @@ def picture_of(run: PastRun) -> dict[str, Any]:
         round=totals.version,
         version=totals.version,
         reason="" if last is None else last.reason,
-        workers=_workers(workers, history.learned(totals.version), last),
+        workers=_workers(workers, _by_name(history), last),
     )
     measured = run.evaluations[max(run.evaluations)] if run.evaluations else {}
     situation = Situation(
@@ -82,7 +86,13 @@ def picture_of(run: PastRun) -> dict[str, Any]:
     return Picture(settings, totals, history).document(snapshot, situation)
 
 
-def _workers(known: list[LedgerWorker], learned: Learned, last: RoundRecord | None) -> tuple[WorkerSnapshot, ...]:
+def _by_name(history: History) -> Speeds:
+    number = history.latest[-1].round if history.latest else 0
+    pairs = history.learned(number).tolist()
+    return {name: (mean_s, radius_s) for name, (mean_s, radius_s) in zip(history.learners, pairs, strict=True)}
+
+
+def _workers(known: list[LedgerWorker], learned: Speeds, last: RoundRecord | None) -> tuple[WorkerSnapshot, ...]:
     allocation = {} if last is None else dict(last.allocation)
     # The latest of the incarnations that had a name.
     by_name = {WorkerName(worker.name): worker for worker in known if worker.joined_s is not None}
