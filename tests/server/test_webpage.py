@@ -24,7 +24,7 @@ from paceline.server.picture import START, Cursor
 from paceline.server.webpage import PAGE, WebPage
 from paceline.settings import RunSettings
 from paceline.tls import Tls, read_tls
-from tests.server.raw_worker import LIMIT_S
+from tests.server.raw_worker import LIMIT_S, own_address
 
 GOOD = "pl_good"
 
@@ -111,10 +111,24 @@ async def test_a_name_that_another_site_made_lead_here_is_refused() -> None:
     async with page() as url:
         for host in ("evil.example", "evil.example:80", "", "a b"):
             status, text, _ = await asyncio.to_thread(get, url + "data", {"Host": host})
-            assert (status, "this machine alone" in text) == (421, True), host
+            assert (status, "own names alone" in text) == (421, True), host
         for host in ("localhost", "127.0.0.1:9", "[::1]:9"):
             status, _, _ = await asyncio.to_thread(get, url + "data", {"Host": host})
             assert status == 200, host
+
+
+@pytest.mark.parametrize(("tokens", "status"), [(False, 421), (True, 200)])
+async def test_beyond_this_machine_it_answers_to_other_names_only_where_it_asks_for_tokens(
+    tokens: bool, status: int
+) -> None:
+    served = WebPage(anybody, lambda has: {})
+    url = served.start("0.0.0.0", 0, None, tokens=tokens).replace("0.0.0.0", "127.0.0.1")
+    try:
+        for host, expected in (("evil.example", status), (own_address(), 200), (socket.gethostname(), 200)):
+            got, _, _ = await asyncio.to_thread(get, url + "data", {"Host": host})
+            assert got == expected, host
+    finally:
+        served.close()
 
 
 async def test_nothing_but_get_is_answered_and_nonsense_ends_nothing() -> None:

@@ -278,7 +278,9 @@ class Server:
                 lambda address, token: self._gate.look(address, token, VIEWERS),
                 lambda has: books.picture(self._situation(), has),
             )
-            self.page = self._web.start(settings.web_host, settings.web_port, self._tls)
+            self.page = self._web.start(
+                settings.web_host, settings.web_port, self._tls, tokens=settings.tokens is not None
+            )
             self._notes += (f"live page: {self.page}",)
 
     async def _status(self) -> pb.StatusResponse:

@@ -18,7 +18,6 @@ from paceline.server.picture import Picture
 from paceline.server.status import Situation
 from paceline.server.totals import Totals
 
-
 Speeds = Mapping[WorkerName, tuple[float, float]]
 """Learned seconds per task and their confidence radius."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gzip
+import ipaddress
 import json
 import socket
 import ssl
@@ -41,7 +42,7 @@ END_POLL_S = 0.1
 
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css"}
 _SECURITY = {
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -73,9 +74,11 @@ class WebPage:
         self._server: _HttpServer | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, host: str, port: int, tls: Tls | None) -> str:
+    def start(self, host: str, port: int, tls: Tls | None, *, tokens: bool = False) -> str:
         """Begin to serve; `port` 0 takes a free one.
 
+        Args:
+            tokens: who asks is asked for one; else the page answers to its machine's own names alone.
         Returns:
             the page's address.
 
@@ -85,7 +88,8 @@ class WebPage:
         self._loop = asyncio.get_running_loop()
         bare = host.strip("[]")
         try:
-            self._server = _HttpServer(bare, port, self._answer, _context(tls))
+            names = None if tokens and not is_loopback_host(host) else _names(bare)
+            self._server = _HttpServer(bare, port, self._answer, _context(tls), names)
         except OSError as error:
             raise UsageError(f"--web-port {port} on {host} cannot be used: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(END_POLL_S,), name="web", daemon=True)
@@ -126,6 +130,12 @@ class WebPage:
             return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server could not make this page; its log says why"}
 
 
+def _names(host: str) -> frozenset[str]:
+    """Name a machine as its browser may: another site's name may have been made to lead here."""
+    own = () if is_loopback_host(host) else (socket.gethostname().lower(),)
+    return frozenset((host.lower(), "localhost", *own))
+
+
 def _context(tls: Tls | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
@@ -145,10 +155,12 @@ class _HttpServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 32
 
-    def __init__(self, host: str, port: int, answer: Answer, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, host: str, port: int, answer: Answer, context: ssl.SSLContext | None, names: frozenset[str] | None
+    ) -> None:
         self.address_family = _family(host)
         self.answer = answer
-        self.own_hosts = {host.lower(), "localhost", "127.0.0.1", "::1"} if is_loopback_host(host) else None
+        self.names = names
         self._free = threading.Semaphore(MOST_CONNECTIONS)
         super().__init__((host, port), _Handler)
         if context is not None:
@@ -185,7 +197,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if not self._host_is_ours():
-            self._send_json(HTTPStatus.MISDIRECTED_REQUEST, {"error": "this page is served to this machine alone"})
+            self._send_json(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                {"error": "this page answers to addresses and to its machine's own names alone"},
+            )
         elif path == "/data":
             cursor = urllib.parse.parse_qs(query).get("cursor", [""])[0]
             self._send_json(*self.server.answer(self._address(), self._token(), cursor))
@@ -193,11 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file("index.html" if path == "/" else path.removeprefix("/"))
 
     def _host_is_ours(self) -> bool:
-        """Tell whether a browser means this machine: another site's name may have been made to lead here."""
-        if self.server.own_hosts is None:
+        """Tell whether a browser means this machine: by a name of its own, or an address, which no site's name is."""
+        if self.server.names is None:
             return True
-        host = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        return host is not None and host.lower() in self.server.own_hosts
+        try:
+            host = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            return host in self.server.names or bool(ipaddress.ip_address(host))
+        except ValueError:
+            return False
 
     def _address(self) -> str:
         host, port = self.client_address[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from paceline.worker.agreement import BuiltJob
 from paceline.worker.execution import Executor
 from paceline.worker.leases import FailedTask
 from paceline.worker.shift import Shift, work
-from paceline.worker.team import Team
+from paceline.worker.team import Json, Team
 
 # Where this worker is to leave, another process without progress for so long is taken for dead: torchrun tells all
 # to end when one of them has died.
@@ -69,7 +70,7 @@ class Leader:
             SettingsError: one has another.
         """
         self._total = built.runner.new_sum()
-        for rank, answer in enumerate(self._team.answers(self._look), 1):
+        for rank, answer in enumerate(self._answers(self._look), 1):
             different = differences(built.fingerprint, JobFingerprint.from_json(answer["fingerprint"]))
             if different:
                 raise SettingsError(f"rank {rank} has built another job than rank 0: {'; '.join(different)}")
@@ -78,7 +79,7 @@ class Leader:
         """Give the others what travels once."""
         self._team.order("constants")
         self._team.spread(built.flat.constants_view)
-        self._team.answers(self._look)
+        self._answers(self._look)
 
     def spread_version(self, built: BuiltJob, loss_scale: float) -> None:
         """Give the others the version that this rank has."""
@@ -119,13 +120,19 @@ class Leader:
 
         if not wanted():
             self._team.halt()
-        shifts = [own, *(Shift.from_json(answer) for answer in self._team.answers(look))]
+        shifts = [own, *(Shift.from_json(answer) for answer in self._answers(look))]
         self._add_up(shifts, wanted, total)
         return _together(shifts, time.monotonic() - began, wanted=wanted())
 
     def end(self) -> None:
-        """Have the others end."""
-        self._team.order("end")
+        """Have the others end, if they can be reached."""
+        # All of torch.distributed's errors are of this class.
+        with contextlib.suppress(RuntimeError):
+            self._team.order("end")
+
+    def _answers(self, look: Callable[[], None]) -> list[Json]:
+        self._progress_s = time.monotonic()
+        return self._team.answers(look)
 
     def _add_up(
         self, shifts: Sequence[Shift], wanted: Callable[[], bool], total: Callable[[], ContributionBuffer]
