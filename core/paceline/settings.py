@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from paceline.coordination.policies import PolicyOptions, check_policy, parse_switch_at
+from paceline.coordination.policies import SINGLE_RESULT, PolicyOptions, check_policy, parse_switch_at
 from paceline.durations import parse_duration
 from paceline.errors import UsageError
 from paceline.loggers import check_loggers
@@ -309,6 +309,10 @@ class RunSettings(SharedSettings):
             staleness=self.staleness,
             parts=self.partition,
         )
+
+    def tasks_of_round(self) -> int:
+        """Give the tasks that an update has: one, where each result makes one."""
+        return 1 if self.policy in SINGLE_RESULT else self.tasks
 
     def interval(self) -> Interval:
         """Give `checkpoint_every`."""

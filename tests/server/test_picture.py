@@ -20,11 +20,11 @@ SITUATION = Situation(rounds=100, elapsed_s=12.5, run_dir="runs/a", metrics={"ac
 
 
 class Scene:
-    def __init__(self, names: tuple[str, ...] = ("w1", "w2"), **settings: Any) -> None:
+    def __init__(self, names: tuple[str, ...] = ("w1", "w2"), run: int = 1, **settings: Any) -> None:
         self.names = names
         self.totals, self.history = Totals(), History(2.0)
         told = RunSettings(job="digits.py:Digits", tasks=8, **settings)
-        self.picture = Picture(told, self.totals, self.history)
+        self.picture = Picture(told, self.totals, self.history, run)
 
     def rounds(self, first: int, last: int) -> None:
         for number in range(first, last + 1):
@@ -76,20 +76,24 @@ def test_a_page_of_another_run_or_of_other_workers_gets_all() -> None:
     fresh = Scene()
     fresh.rounds(1, 3)
     assert fresh.document(ahead)["curve"] == fresh.document()["curve"]
+    # Another run that is further already.
+    again = Scene(run=2)
+    again.rounds(1, 30)
+    assert again.document(ahead)["curve"] == again.document()["curve"]
     other = Scene(names=("w1", "w3"))
     other.rounds(1, 20)
     assert other.document(ahead)["learned"] == other.document()["learned"]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1.2.3.4.5", "1.2.3.4.5.6.7", "-1.2.3.4.5.6", "1.2.3.4.5.99999999999", "1" * 10**5]
+    "text", ["", "x", "1.2.3.4.5.6", "1.2.3.4.5.6.7.8", "-1.2.3.4.5.6.7", "1.2.3.4.5.6.99999999999", "1" * 10**5]
 )
 def test_a_cursor_that_is_none_stands_for_nothing(text: str) -> None:
     assert parse_cursor(text) == START
 
 
 def test_cursors_come_back_as_they_went() -> None:
-    cursor = Cursor(2, 3, 4, 5, 6, 7)
+    cursor = Cursor(2, 3, 4, 5, 6, 7, 8)
     assert parse_cursor(str(cursor)) == cursor
 
 
@@ -104,6 +108,22 @@ def test_costs_and_other_ways_are_estimated_from_learned_speeds() -> None:
     ways = {way["name"]: (way["seconds"], way["worker_s"]) for way in document["ways"]}
     assert ways == dict.fromkeys(("oracle", "uniform", "greedy"), (4.0, 8.0))
     assert document["ways"][0]["cost"] == pytest.approx(0.12)
+
+
+def test_other_ways_are_those_of_the_workers_that_are_there() -> None:
+    scene = Scene(names=("w1",))
+    scene.rounds(1, 10)
+    gone = [worker_snapshot(f"g{number}", state="lost", mean_task_s=0.1) for number in range(20)]
+    shown = snapshot(worker_snapshot("w1", mean_task_s=0.1), *gone)
+    ways = {way["name"]: way["worker_s"] for way in scene.picture.document(shown, SITUATION)["ways"]}
+    assert ways == dict.fromkeys(("oracle", "uniform", "greedy"), 8.0)
+    assert scene.document()["now"]["rounds_s"] == pytest.approx(5.055)
+
+
+def test_where_each_result_makes_an_update_a_round_is_one_task() -> None:
+    scene = Scene(names=("w1",), policy="asgd")
+    scene.rounds(1, 10)
+    assert scene.document()["ways"][0]["seconds"] == pytest.approx(1.0)
 
 
 def test_before_the_first_round_there_is_a_document_too() -> None:

@@ -92,10 +92,10 @@ async def test_other_files_are_not(path: str) -> None:
 
 async def test_data_are_what_is_new_for_the_cursor() -> None:
     async with page() as url:
-        await asyncio.to_thread(get, f"{url}data?cursor=1.2.3.4.5.6")
+        await asyncio.to_thread(get, f"{url}data?cursor=1.2.3.4.5.6.7")
         status, text, headers = await asyncio.to_thread(get, f"{url}data?cursor=nonsense&cursor=%ff")
         assert (status, headers["Cache-Control"]) == (200, "no-store")
-        assert json.loads(text)["asked"] == ["1.2.3.4.5.6", str(START)]
+        assert json.loads(text)["asked"] == ["1.2.3.4.5.6.7", str(START)]
 
 
 async def test_who_has_no_good_token_sees_nothing() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,8 +84,9 @@ class Books:
         if resumed is not None and resumed.state:
             self._restore(resumed.state["books"])
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
-        self.metrics.prices, self.metrics.tasks = settings.price, settings.tasks
+        self.metrics.prices, self.metrics.tasks = settings.price, settings.tasks_of_round()
         self.metrics.waiting_rows = lambda: self._ledger.waiting
+        self._number = secrets.randbelow(2**31)
         # Kept for the live page alone.
         self._history = History(radius_constant(settings)) if settings.web_port is not None else None
         if self._history is not None and version:
@@ -159,7 +161,9 @@ class Books:
         """Give the live page what is new for it; only where one is served."""
         if self._history is None:
             raise AssertionError("no history is kept: the settings name no web_port")
-        return Picture(self._settings, self.totals, self._history).document(self._snapshot(), situation, has)
+        return Picture(self._settings, self.totals, self._history, self._number).document(
+            self._snapshot(), situation, has
+        )
 
     def summary(self, ending: Ending) -> dict[str, Any]:
         """Give the document of `paceline run --json`."""

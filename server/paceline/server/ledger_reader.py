@@ -138,7 +138,12 @@ class LedgerReader:
 
     def rounds(self) -> list[RoundRecord]:
         """Give the committed rounds that stand, in order, as they were recorded."""
-        return [_round(row) for row in self._rows("SELECT * FROM rounds WHERE void IS NULL ORDER BY round")]
+        return list(self.each_round())
+
+    def each_round(self) -> Iterator[RoundRecord]:
+        """The same, one at a time in memory."""
+        for row in self._rows("SELECT * FROM rounds WHERE void IS NULL ORDER BY round"):
+            yield _round(row)
 
     def rounds_with_leases(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
         """Give the rounds that stand, in order, each with the leases that ended in it; one at a time in memory."""

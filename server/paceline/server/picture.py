@@ -24,12 +24,14 @@ from paceline.settings import RunSettings
 
 # A chart with more lines cannot be read.
 MOST_LINES = 12
-_CURSOR = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,12})\.(\d{1,10})")
+_CURSOR = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,12})\.(\d{1,10})\.(\d{1,10})")
+# In these states a worker has no session.
+_AWAY = frozenset(("away", "lost", "left"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a page has: of both curves the stride and the points, the last round, and whose lines it draws."""
+    """What a page has: of both curves the stride and the points, the last round, whose lines it draws, of which run."""
 
     stride: int = 0
     points: int = 0
@@ -37,9 +39,11 @@ class Cursor:
     measured: int = 0
     round: int = 0
     lines: int = 0
+    run: int = 0
 
     def __str__(self) -> str:
-        parts = (self.stride, self.points, self.measured_stride, self.measured, self.round, self.lines)
+        counts = (self.stride, self.points, self.measured_stride, self.measured, self.round)
+        parts = (*counts, self.lines, self.run)
         return ".".join(map(str, parts))
 
 
@@ -57,9 +61,11 @@ class Picture:
 
     Args:
         totals, history: fed by others.
+        run: a number of this life of this run: what a page has of another is of no use to it.
     """
 
-    def __init__(self, settings: RunSettings, totals: Totals, history: History) -> None:
+    def __init__(self, settings: RunSettings, totals: Totals, history: History, run: int = 0) -> None:
+        self._run_number = run
         self._settings = settings
         self._totals = totals
         self._history = history
@@ -71,7 +77,7 @@ class Picture:
         lines = _chosen(sorted(learners, key=lambda name: (len(name), name)))
         marks = zlib.crc32("\n".join(lines).encode())
         version = self._totals.version
-        if has.round > version or has.lines != marks:
+        if has.round > version or has.lines != marks or has.run != self._run_number:
             has = START
         since = has.points if has.stride == history.rounds.stride else 0
         measured_since = has.measured if has.measured_stride == history.measured.stride else 0
@@ -82,6 +88,7 @@ class Picture:
             len(history.measured.points),
             version,
             marks,
+            self._run_number,
         )
         return {
             "cursor": str(cursor),
@@ -115,6 +122,7 @@ class Picture:
             "version": totals.version,
             "elapsed_s": short(situation.elapsed_s),
             "training_s": short(totals.training_s),
+            "rounds_s": short(totals.round_s),
             "loss": short(totals.losses[-1]) if totals.losses else None,
             "round_s": short(totals.seconds[-1]) if totals.seconds else None,
             "metrics": {name: short(value) for name, value in sorted(situation.metrics.items())},
@@ -163,15 +171,19 @@ class Picture:
         return None if prices is None else prices.get(name, prices.get("*"))
 
     def _ways(self, snapshot: Snapshot) -> list[dict[str, Any]]:
-        """Estimate what the same rounds would have taken by other ways to share tasks out, from learned speeds."""
-        known = [worker for worker in snapshot.workers if worker.mean_task_s]
+        """Estimate what the same rounds would have taken by other ways to share tasks out, from learned speeds.
+
+        Among the workers that are there; of a run that is over, among those that there were.
+        """
+        learned = [worker for worker in snapshot.workers if worker.mean_task_s]
+        known = [worker for worker in learned if worker.state not in _AWAY] or learned
         if not known or not self._totals.rounds:
             return []
         means_s = np.array([worker.mean_task_s for worker in known])
         prices = [self._price(worker.name) for worker in known]
         rounds = self._totals.rounds
         ways = []
-        for name, expected in expected_rounds(means_s, self._settings.tasks).items():
+        for name, expected in expected_rounds(means_s, self._settings.tasks_of_round()).items():
             row = {
                 "name": name,
                 "seconds": short(rounds * expected.seconds),

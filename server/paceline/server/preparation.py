@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from paceline.coordination.machine_settings import MachineSettings
-from paceline.coordination.policies import ASYNCHRONOUS, SINGLE_RESULT
+from paceline.coordination.policies import ASYNCHRONOUS
 from paceline.errors import SettingsError
 from paceline.evaluation import evaluate, validate
 from paceline.fingerprint import JobFingerprint, fingerprint
@@ -166,8 +166,7 @@ def planned_rounds(settings: RunSettings, n_samples: int) -> int | None:
         epochs = 1
     limits = [settings.rounds] if settings.rounds is not None else []
     if epochs is not None:
-        tasks = 1 if settings.policy in SINGLE_RESULT else settings.tasks
-        limits.append(math.ceil(epochs * n_samples / (tasks * settings.micro_batch)))
+        limits.append(math.ceil(epochs * n_samples / (settings.tasks_of_round() * settings.micro_batch)))
     return min(limits, default=None)
 
 

@@ -36,7 +36,7 @@ def retell(
         heard: is given each round as the history takes it.
     """
     evaluations = reader.evaluations()
-    for record in reader.rounds():
+    for record in reader.each_round():
         if last is not None and record.round > last:
             break
         heard(history.add(record))

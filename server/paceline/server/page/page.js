@@ -134,7 +134,7 @@ function showRounds(run) {
 function showWays({ run, now, ways }) {
   const priced = now.cost != null;
   const head = ["", "seconds", "worker seconds", ...(priced ? ["cost"] : [])];
-  const own = { name: `${run.policy}, this run`, seconds: now.training_s, worker_s: now.used_s + now.wasted_s, cost: now.cost };
+  const own = { name: `${run.policy}, this run`, seconds: now.rounds_s, worker_s: now.used_s + now.wasted_s, cost: now.cost };
   const told = { oracle: "oracle: best fixed shares", uniform: "uniform: equal shares", greedy: "greedy: the first results count" };
   fill(at("ways"), head, [own, ...ways].map((way, place) => ({
     kind: place ? "" : "own",
@@ -213,7 +213,7 @@ async function follow() {
       received += bytes;
       wait = Math.max(1, bytes / LIMIT_BYTES_PER_S);
       const document = await answer.json();
-      if (answer.status === 401 || answer.status === 403) {
+      if ([401, 403, 429].includes(answer.status)) {
         await signIn(token ? document.error : "");
         continue;
       }
@@ -244,7 +244,12 @@ function signIn(reason) {
   return new Promise((resolve) => {
     at("login").onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem("paceline-token", at("token").value.trim());
+      const token = at("token").value.trim();
+      if (!/^pl_[0-9a-f]{12}_[0-9a-f]{64}$/.test(token)) {
+        notice("This is no token: expected pl_ and 77 characters of 0-9, a-f and _.");
+        return;
+      }
+      sessionStorage.setItem("paceline-token", token);
       at("login").hidden = true;
       document.querySelector("main").hidden = false;
       resolve();
