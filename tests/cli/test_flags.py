@@ -20,11 +20,11 @@ JOB --tasks --micro-batch --micro-steps --rounds --epochs --until --eval-every -
 --k-burn-in --staleness --partition --run-dir --json --data --metrics-port --metrics-host --reflection --inline-bytes
 --push-memory --resume --checkpoint-every --keep-checkpoints --best --grace --idle-exit --strikes
 --device --eval-device --lost-after --silent-after --progress-after --heartbeat --patience --log --price
---web-port --web-host
+--web-port
 """
 FLAGS = {
     "run": f"{OF_RUN_AND_SERVER} --workers --pace --delay --delay-seed --loaders --loader-limit --cache --cache-size",
-    "server": f"{OF_RUN_AND_SERVER} --min-workers --bind --insecure --tls-dir --tokens",
+    "server": f"{OF_RUN_AND_SERVER} --web-host --min-workers --bind --insecure --tls-dir --tokens",
     "ray": f"{OF_RUN_AND_SERVER} --workers --address --cpus-per-worker --gpus-per-worker",
     "worker": "HOST:PORT JOB --name --reconnect-for --tls-dir --token-file --data --device --pace --delay --delay-seed"
     " --loaders --loader-limit --cache --cache-size",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -12,7 +13,7 @@ from paceline.coordination.events import Rejection
 from paceline.coordination.ids import Incarnation, PushId, SessionId, TaskId, WorkerName
 from paceline.log_format import FORMAT_VARIABLE, logs_json
 from paceline.server.log import RunLog, configure_logging
-from tests.server.records import lease_record, round_record
+from tests.server.records import lease_record, round_record, snapshot, worker_snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,23 @@ def test_lines_are_json_where_nobody_watches_unless_it_is_said(
     assert logs_json(Stream()) is json_lines
 
 
+def test_a_long_round_is_told_of_while_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(as_json=True)
+    now_s = 0.0
+    log = RunLog(lambda: now_s)
+    shown = snapshot(worker_snapshot("w1"))
+    for second in range(120):
+        now_s = float(second)
+        log.say_how_far(replace(shown, state="training" if second < 60 else "waiting", round=7))
+        if second == 30:
+            log.observe(round_record(6))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {line["number"] for line in lines} == {6, 7}
+    told = [line for line in lines if line["event"] == "in progress"]
+    # Every four seconds of the first minute, but that of the round; once in the second.
+    assert len(told) == 15
+
+
 def test_every_few_seconds_a_line_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(as_json=True)
     now_s = 0.0
@@ -82,5 +100,5 @@ def test_every_few_seconds_a_line_says_how_far_it_is(capsys: pytest.CaptureFixtu
         now_s += 60.0
         log.observe(round_record(number))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line.get("number") for line in lines] == [None, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101, 102, 103]
+    assert [line.get("number") for line in lines] == [1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101, 102, 103]
     assert {"loss", "seconds"} <= set(lines[1])

@@ -99,7 +99,13 @@ def test_what_a_team_cannot_do_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_processes_on_several_machines_are_refused(tmp_path: Path) -> None:
-    environ = os.environ | {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "PACELINE_LOG": "text"}
+    environ = os.environ | {
+        "TORCHELASTIC_RUN_ID": "none",
+        "RANK": "0",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
+        "PACELINE_LOG": "text",
+    }
     command = [sys.executable, "-m", "paceline.worker", "127.0.0.1:1", JOB]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78

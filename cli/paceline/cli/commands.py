@@ -74,7 +74,9 @@ class RunCommand(ServerCommand):
     """
 
     # Its server listens on this machine alone, at a free port, and waits for its own workers.
-    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "tls_dir", "tokens", "min_workers"})
+    not_offered: ClassVar[frozenset[str]] = frozenset(
+        {"bind", "insecure", "tls_dir", "tokens", "min_workers", "web_host"}
+    )
 
     workers: Count = 2
     pace: tuple[float, ...] = (1.0,)
@@ -161,7 +163,9 @@ class RayCommand(ServerCommand):
     """
 
     # Its server is reached by the workers that it placed, over certificates of its own.
-    not_offered: ClassVar[frozenset[str]] = frozenset({"bind", "insecure", "tls_dir", "tokens", "min_workers"})
+    not_offered: ClassVar[frozenset[str]] = frozenset(
+        {"bind", "insecure", "tls_dir", "tokens", "min_workers", "web_host"}
+    )
 
     workers: Count = 2
     ray_address: str = "auto"

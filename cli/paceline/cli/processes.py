@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from paceline.cli.child import Role
@@ -18,6 +18,12 @@ from paceline.log_format import FORMAT_VARIABLE
 
 Report = dict[str, Any]
 TAIL_LINES = 60
+
+
+def of_child(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment of a process whose lines people are shown, and which is no rank of its parent's torchrun."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("TORCHELASTIC_")}
+    return {**kept, FORMAT_VARIABLE: "text"}
 
 
 class Child:
@@ -50,8 +56,7 @@ class Child:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                # Its lines are shown to people.
-                env={**os.environ, FORMAT_VARIABLE: "text"},
+                env=of_child(os.environ),
                 pass_fds=(theirs,),
             )
         finally:

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from paceline.cli.processes import of_child
+
 _TAIL_LINES = 3
 _PR_SET_PDEATHSIG = 1
 
@@ -42,7 +44,7 @@ class WorkerProcess:
                 path.touch(mode=0o600)
                 path.write_bytes(data)
             command = [sys.executable, "-m", "paceline.cli", "worker", *arguments, "--tls-dir", tls, "--device", device]
-            environment = {**os.environ, "PACELINE_LOG": "text"}
+            environment = of_child(os.environ)
             with tempfile.TemporaryFile("w+") as said:
                 process = subprocess.Popen(
                     command, cwd=self._folder, env=environment, stderr=said, preexec_fn=_end_with_parent

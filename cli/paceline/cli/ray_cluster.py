@@ -110,9 +110,18 @@ class Fleet:
         """Place all workers; returns at once.
 
         Args:
-            stop: ends the run; called when no worker is left that another start could help.
+            stop: ends the run; called when a worker cannot be had that rounds wait for.
         """
-        self._thread = threading.Thread(target=self._look_after, args=(address, stop), name="ray", daemon=True)
+
+        def look_after() -> None:
+            try:
+                self._look_after(address)
+            except Exception:
+                self._log.exception("Ray's cluster fails: the run is stopped")
+            if not self._over.is_set():
+                stop()
+
+        self._thread = threading.Thread(target=look_after, name="ray", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -121,11 +130,11 @@ class Fleet:
         if self._thread is not None:
             self._thread.join()
 
-    def _look_after(self, address: str, stop: Callable[[], None]) -> None:
+    def _look_after(self, address: str) -> None:
+        """Start workers anew until the run is over, or one has made a mistake that another start does not mend."""
         ray, names = self._ray, self._command.worker_names()
         actors = {name: self._place() for name in names}
         running = {self._begin(actors[name], address, name): name for name in names}
-        mistaken = 0
         while running and not self._over.is_set():
             ended, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_EVERY_S)
             for reference in ended:
@@ -135,13 +144,10 @@ class Fleet:
                     continue
                 self._log.warning(f"worker {name} ended with {code}: {tail}")
                 if code in MISTAKES:
-                    mistaken += 1
-                    continue
+                    self._log.error("another start would not mend it: the run is stopped")
+                    return
                 self._over.wait(LOOK_EVERY_S)
                 running[self._begin(actors[name], address, name)] = name
-        if mistaken == len(names):
-            self._log.error("no worker is left that another start could help: the run is stopped")
-            stop()
         self._over.wait()
         if running:
             # They have heard that it is over.

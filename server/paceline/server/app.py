@@ -22,7 +22,7 @@ from paceline.coordination.ids import WorkerName
 from paceline.errors import PacelineError, UsageError
 from paceline.loggers import make_loggers
 from paceline.protos import coordinator_pb2 as pb
-from paceline.server.address import check_listening, parse_bind
+from paceline.server.address import check_listening, is_loopback_host, parse_bind
 from paceline.server.announcing import announce
 from paceline.server.assembly import assemble
 from paceline.server.convert import OUTCOMES
@@ -278,9 +278,9 @@ class Server:
                 lambda address, token: self._gate.look(address, token, VIEWERS),
                 lambda has: books.picture(self._situation(), has),
             )
-            self.page = self._web.start(
-                settings.web_host, settings.web_port, self._tls, tokens=settings.tokens is not None
-            )
+            # Nobody is on the way to a loopback address, and no browser knows the CA.
+            tls = None if is_loopback_host(settings.web_host) else self._tls
+            self.page = self._web.start(settings.web_host, settings.web_port, tls, tokens=settings.tokens is not None)
             self._notes += (f"live page: {self.page}",)
 
     async def _status(self) -> pb.StatusResponse:
@@ -304,6 +304,7 @@ class Server:
             if waits and waits != told:
                 self._log.info(waits)
             told = waits
+            self._parts.books.say_how_far(snapshot)
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
 
     async def _take_down(self) -> None:

@@ -165,6 +165,10 @@ class Books:
             self._snapshot(), situation, has
         )
 
+    def say_how_far(self, snapshot: Snapshot) -> None:
+        """Have the log say how far the run is, where it has not for a while."""
+        self._log.say_how_far(snapshot)
+
     def summary(self, ending: Ending) -> dict[str, Any]:
         """Give the document of `paceline run --json`."""
         return summary_document(self._settings, self.totals, self._traffic, self._snapshot(), ending)

@@ -12,10 +12,13 @@ from collections.abc import Callable
 import structlog
 
 from paceline.coordination.effects import Effect, Finish, Outcome, Refuse, RefusePush, RoundRecord, Warn, WorkerChanged
+from paceline.coordination.snapshot import Snapshot
 from paceline.log_format import logs_json
 
 # A line so often says how far a run is.
 ROUND_EVERY_S = 5.0
+# And that a run waits.
+WAITING_EVERY_S = 60.0
 
 
 def configure_logging(as_json: bool | None = None) -> None:
@@ -54,6 +57,7 @@ class RunLog:
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
         self._now = now
         self._told_s: float | None = None
+        self._said_s: float | None = None
 
     def observe(self, effect: Effect) -> None:
         """Tell of one effect, if people care for it."""
@@ -74,13 +78,25 @@ class RunLog:
         """Tell of the first round, and of one every ROUND_EVERY_S; of each, where they take longer."""
         now_s = self._now()
         if self._told_s is None:
-            self._log.info("first round done", seconds=round(record.seconds, 3), loss=record.loss)
+            self._log.info("first round done", number=record.round, seconds=round(record.seconds, 3), loss=record.loss)
         elif now_s - self._told_s >= ROUND_EVERY_S:
             loss = round(record.loss, 5)
             self._log.info("round", number=record.round, loss=loss, seconds=round(record.seconds, 3))
         else:
             return
         self._told_s = now_s
+
+    def say_how_far(self, snapshot: Snapshot) -> None:
+        """Tell of the round in progress, where nothing was told for a while; to be called every second."""
+        now_s = self._now()
+        if self._said_s is None:
+            self._said_s = now_s
+        told_s = max(self._said_s, self._told_s or 0.0)
+        # A second early, so that what is called every second is in time.
+        wait_s = ROUND_EVERY_S - 1.0 if snapshot.state == "training" else WAITING_EVERY_S
+        if now_s - told_s >= wait_s:
+            self._log.info("in progress", number=snapshot.round, situation=snapshot.situation)
+            self._said_s = now_s
 
     def _finish(self, finish: Finish) -> None:
         tell = self._log.error if finish.outcome is Outcome.FAILED else self._log.info

@@ -116,6 +116,9 @@ class Metrics(Collector):
         yield from _checkpoint_metrics(self._totals, self.now())
         yield GaugeMetricFamily("paceline_ledger_waiting_rows", "Rows not written yet.", value=self.waiting_rows())
         yield from _round_metrics(self._totals)
+        age = "Since the latest round closed; before the first one, since the server began."
+        since_s = max(0.0, self.now() - self._totals.last_closed_s)
+        yield GaugeMetricFamily("paceline_round_age_seconds", age, value=since_s)
         yield from _worker_metrics(self._totals)
         cost = self._totals.cost(self.prices)
         if cost is not None:

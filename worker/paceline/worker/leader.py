@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from paceline.contribution import ContributionBuffer
 from paceline.coordination.events import TaskResult
-from paceline.errors import PacelineError, SettingsError
+from paceline.errors import SettingsError, TryAgainError
 from paceline.fingerprint import JobFingerprint, differences
 from paceline.settings import SharedSettings
 from paceline.worker.agreement import BuiltJob
@@ -150,7 +150,7 @@ class Leader:
         """See whether the others go on while this rank waits for them.
 
         Raises:
-            PacelineError: they do not end though they should.
+            TryAgainError: they do not end though they should.
         """
         steps, now_s = self._team.steps(), time.monotonic()
         if steps != self._steps or not self._ends():
@@ -159,7 +159,7 @@ class Leader:
             self._steps = steps
             self._worked()
         if now_s - self._progress_s > _SILENT_LIMIT_S:
-            raise PacelineError(f"another of the {self.size} processes of this worker does not answer")
+            raise TryAgainError(f"another of the {self.size} processes of this worker does not answer")
 
 
 def _together(shifts: Sequence[Shift], seconds: float, *, wanted: bool) -> TeamWork:

@@ -64,12 +64,12 @@ def run_worker(settings: WorkerSettings) -> int:
     except JobImportError as error:
         sys.stderr.write(error.traceback_text)
         sys.stderr.flush()
-        _say(str(error))
+        _say(str(error), "error")
         return error.exit_code
     except PacelineError as error:
         if error.exit_code == _BUG:
             return _bug()
-        _say(str(error))
+        _say(str(error), "error")
         return error.exit_code
     except Exception:
         return _bug()
@@ -144,16 +144,14 @@ def _signals(worker: Worker) -> Iterator[None]:
 def _bug() -> int:
     traceback.print_exc()
     sys.stderr.flush()
-    _say("this is a bug in paceline; the traceback above belongs into a report")
+    _say("this is a bug in paceline; the traceback above belongs into a report", "error")
     return _BUG
 
 
-def _say(text: str) -> None:
+def _say(text: str, level: str = "info") -> None:
     line = f"paceline worker: {text}"
     if logs_json(sys.stderr):
-        line = json.dumps(
-            {"event": text, "level": "info", "timestamp": datetime.datetime.now(datetime.UTC).isoformat()}
-        )
+        line = json.dumps({"event": text, "level": level, "timestamp": datetime.datetime.now(datetime.UTC).isoformat()})
     # In one piece, so that the lines of several workers on one terminal do not mix; and safe in a signal handler.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())

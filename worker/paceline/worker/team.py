@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from paceline.contribution import ContributionBuffer
-from paceline.errors import PacelineError, SettingsError
+from paceline.errors import SettingsError, TryAgainError
 from paceline.layout import Rule
 
 # A worker may wait for a run for days; torch's own patience is half an hour.
@@ -48,7 +48,8 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
     Raises:
         SettingsError: it says something else, or that the processes are on several machines.
     """
-    if "RANK" not in environ or "WORLD_SIZE" not in environ:
+    # Others set RANK too, for programs of theirs that start workers.
+    if not all(name in environ for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE")):
         return None
     try:
         rank, size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
@@ -120,9 +121,9 @@ class Team:
         while True:
             try:
                 self._store.wait([key], _LOOK_EVERY)
-            except dist.DistStoreError as error:
+            except dist.DistError as error:
                 if "timeout" not in str(error).lower():
-                    raise PacelineError(f"the processes of this worker cannot reach one another: {error}") from error
+                    raise TryAgainError(f"the processes of this worker cannot reach one another: {error}") from error
                 if not go_on():
                     return None
                 continue
