@@ -13,8 +13,10 @@ import typer
 from paceline.cli.app import app
 from tests.docs.test_readme import ROOT
 
-# `kubectl -n paceline` names something else.
-COMMAND = re.compile(r"(?:^|\s)(?:(?<!-n )paceline|-m paceline\.(?:cli|worker))(\s+[^|>&;]*)")
+# A namespace, a group, a user and a package are called so too.
+COMMAND = re.compile(
+    r"(?:^|\s)(?:(?<!-[ng] )(?<!nologin )(?<!install )paceline|-m paceline\.(?:cli|worker))(\s+[^|>&;]*)"
+)
 FENCE = re.compile(r"```(?:sh|console|bash)\n(.*?)```", re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

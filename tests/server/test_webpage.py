@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -150,8 +151,9 @@ async def test_nothing_but_get_is_answered_and_nonsense_ends_nothing() -> None:
         assert (await asyncio.to_thread(get, url))[0] == 200
 
 
-async def test_only_so_many_connections_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webpage_module, "MOST_CONNECTIONS", 3)
+@pytest.mark.parametrize("limit", ["MOST_CONNECTIONS", "MOST_OF_ONE"])
+async def test_only_so_many_connections_are_served(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(webpage_module, limit, 3)
     async with page() as url:
         port = int(url.rsplit(":", 1)[1].strip("/"))
         silent = [socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) for _ in range(3)]
@@ -186,6 +188,28 @@ async def test_a_taken_port_is_named() -> None:
         port = int(url.rsplit(":", 1)[1].strip("/"))
         with pytest.raises(UsageError, match=f"--web-port {port} on 127.0.0.1 cannot be used"):
             WebPage(anybody, lambda has: {}).start("127.0.0.1", port, None)
+
+
+async def test_who_asks_without_end_gets_a_share_of_the_loop() -> None:
+    made = 0
+
+    def slow(has: Cursor) -> dict[str, Any]:
+        nonlocal made
+        made += 1
+        began = time.perf_counter()
+        while time.perf_counter() < began + 0.02:
+            pass
+        return {}
+
+    served = WebPage(anybody, slow)
+    url = served.start("127.0.0.1", 0, None)
+    began = time.perf_counter()
+    try:
+        await asyncio.gather(*(asyncio.to_thread(get, url + "data") for _ in range(8)))
+        # Eight of 0.02 s each take five times as long.
+        assert (made, time.perf_counter() - began > 0.7) == (8, True)
+    finally:
+        served.close()
 
 
 async def test_a_document_that_cannot_be_made_is_no_traceback_for_a_stranger() -> None:

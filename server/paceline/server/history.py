@@ -59,6 +59,11 @@ class Thinned(Generic[T]):
         """Tell whether the next item makes a point."""
         return len(self._pending) + 1 == self.stride
 
+    @property
+    def unfinished(self) -> list[T]:
+        """Give what stands for the items since the last point: one that is not complete yet, or none."""
+        return [self._merge(self._pending)] if self._pending else []
+
     def add(self, item: T) -> None:
         """Take an item."""
         self._pending.append(item)
@@ -155,6 +160,11 @@ class History:
         while len(self.latest) > MOST_ROUNDS or (self._bars > MOST_BARS and len(self.latest) > 1):
             self._bars -= len(self.latest.popleft().workers)
         return record
+
+    def curve(self) -> list[RoundPoint]:
+        """Give the points of the rounds' curve, and what there is of a further one."""
+        unfinished = [replace(point, learned=self.learned(point.round)) for point in self.rounds.unfinished]
+        return self.rounds.points + unfinished
 
     def evaluated(self, version: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a version."""

@@ -81,6 +81,8 @@ class Picture:
             has = START
         since = has.points if has.stride == history.rounds.stride else 0
         measured_since = has.measured if has.measured_stride == history.measured.stride else 0
+        # The last point may be one that is not complete: a page that has it gets it anew.
+        points = history.curve()[since:]
         cursor = Cursor(
             history.rounds.stride,
             len(history.rounds.points),
@@ -96,11 +98,8 @@ class Picture:
             "now": self._now(snapshot, situation),
             "workers": self._workers(snapshot),
             "ways": self._ways(snapshot),
-            "curve": {"since": since, **_curve(history.rounds.points[since:])},
-            "learned": {
-                "workers": lines,
-                **_learned(history.rounds.points[since:], [learners.index(n) for n in lines]),
-            },
+            "curve": {"since": since, **_curve(points)},
+            "learned": {"workers": lines, **_learned(points, [learners.index(name) for name in lines])},
             "measured": {"since": measured_since, **_measured(history.measured, measured_since)},
             "timeline": self._timeline(has.round),
         }
@@ -241,8 +240,9 @@ def _learned(points: Sequence[RoundPoint], places: Sequence[int]) -> dict[str, l
 
 
 def _measured(measured: Thinned[Measured], since: int) -> dict[str, Any]:
-    points = measured.points[since:]
-    names = sorted({name for point in measured.points for name in point.metrics})
+    all_points = measured.points + measured.unfinished
+    points = all_points[since:]
+    names = sorted({name for point in all_points for name in point.metrics})
     metrics = {name: _all_short(point.metrics.get(name) for point in points) for name in names}
     return {"round": [point.round for point in points], "metrics": metrics}
 

@@ -15,7 +15,9 @@ import json
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +39,10 @@ ANSWER_LIMIT_S = 5.0
 # A connection that says nothing for so long is closed, and only so many are served at a time.
 SILENT_LIMIT_S = 15.0
 MOST_CONNECTIONS = 64
+# Of them so many may be one address's.
+MOST_OF_ONE = 16
+# Of the event loop's time at most this share goes into documents, whoever asks how often.
+MOST_SHARE = 0.2
 # The end of the server is noticed within so long.
 END_POLL_S = 0.1
 
@@ -71,6 +77,7 @@ class WebPage:
     def __init__(self, look: Look, documents: Documents) -> None:
         self._look = look
         self._documents = documents
+        self._making = threading.Lock()
         self._server: _HttpServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -107,10 +114,23 @@ class WebPage:
             self._server = self._thread = None
 
     def _answer(self, address: str, token: str, cursor: str) -> tuple[HTTPStatus, dict[str, Any]]:
-        """Answer a request for data; called on a thread of the HTTP server."""
+        """Answer a request for data, one at a time; called on a thread of the HTTP server."""
+        if not self._making.acquire(timeout=ANSWER_LIMIT_S):
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"error": "too many ask at once"}
+        try:
+            return self._make(address, token, cursor)
+        finally:
+            self._making.release()
+
+    def _make(self, address: str, token: str, cursor: str) -> tuple[HTTPStatus, dict[str, Any]]:
         made: concurrent.futures.Future[tuple[HTTPStatus, dict[str, Any]]] = concurrent.futures.Future()
+        took_s = 0.0
 
         def make() -> None:
+            nonlocal took_s
+            if not made.set_running_or_notify_cancel():
+                return
+            began_s = time.perf_counter()
             try:
                 code, reason = self._look(address, token)
                 if reason:
@@ -119,11 +139,15 @@ class WebPage:
                     made.set_result((HTTPStatus.OK, self._documents(parse_cursor(cursor))))
             except Exception as error:
                 made.set_exception(error)
+            took_s = time.perf_counter() - began_s
 
         try:
             self._loop.call_soon_threadsafe(make)
-            return made.result(ANSWER_LIMIT_S)
+            answer = made.result(ANSWER_LIMIT_S)
+            time.sleep(took_s * (1.0 / MOST_SHARE - 1.0))
+            return answer
         except (RuntimeError, TimeoutError):
+            made.cancel()
             return HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the server is busy or ends"}
         except Exception:
             structlog.get_logger().exception("the live page has a bug")
@@ -161,14 +185,20 @@ class _HttpServer(ThreadingHTTPServer):
         self.address_family = _family(host)
         self.answer = answer
         self.names = names
-        self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self._seats: Counter[str] = Counter()
+        self._seating = threading.Lock()
         super().__init__((host, port), _Handler)
         if context is not None:
             # The handshake is done by the connection's thread, when it first reads.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
+        address = _address(client_address)
+        with self._seating:
+            full = self._seats.total() >= MOST_CONNECTIONS or self._seats[address] >= MOST_OF_ONE
+            if not full:
+                self._seats[address] += 1
+        if full:
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -177,10 +207,20 @@ class _HttpServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            address = _address(client_address)
+            with self._seating:
+                self._seats[address] -= 1
+                if not self._seats[address]:
+                    del self._seats[address]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that went away, or does not speak TLS, is no news."""
+
+
+def _address(peer: Any) -> str:
+    """Give what limits go by, see failures.address_of."""
+    host, port = peer[:2]
+    return address_of(f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}")
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -203,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif path == "/data":
             cursor = urllib.parse.parse_qs(query).get("cursor", [""])[0]
-            self._send_json(*self.server.answer(self._address(), self._token(), cursor))
+            self._send_json(*self.server.answer(_address(self.client_address), self._token(), cursor))
         else:
             self._send_file("index.html" if path == "/" else path.removeprefix("/"))
 
@@ -216,10 +256,6 @@ class _Handler(BaseHTTPRequestHandler):
             return host in self.server.names or bool(ipaddress.ip_address(host))
         except ValueError:
             return False
-
-    def _address(self) -> str:
-        host, port = self.client_address[:2]
-        return address_of(f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}")
 
     def _token(self) -> str:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
