@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paceline.coordination.effects import RefusePush
 from paceline.coordination.events import Rejection
-from paceline.coordination.ids import PushId
+from paceline.coordination.ids import PushId, WorkerName
 from paceline.coordination.snapshot import Snapshot
 from paceline.errors import UsageError
 from paceline.server import metrics as metrics_module
@@ -200,8 +200,11 @@ async def test_money_is_counted_where_there_are_prices() -> None:
     port = metrics.start("127.0.0.1", 0)
     try:
         totals.observe(round_record(1))
-        assert "paceline_cost_total" not in await scrape(port)
+        assert not [name for name in await scrape(port) if name.startswith("paceline_cost")]
         metrics.prices = {"*": 3600.0}
-        assert (await scrape(port))["paceline_cost_total"] == pytest.approx(totals.worker_s)
+        told = await scrape(port)
+        for name in ("w1", "w2"):
+            sums = totals.workers[WorkerName(name)]
+            assert told[f"paceline_cost_total{{worker={name}}}"] == pytest.approx(sums.used_s + sums.wasted_s)
     finally:
         metrics.close()

@@ -120,9 +120,7 @@ class Metrics(Collector):
         since_s = max(0.0, self.now() - self._totals.last_closed_s)
         yield GaugeMetricFamily("paceline_round_age_seconds", age, value=since_s)
         yield from _worker_metrics(self._totals)
-        cost = self._totals.cost(self.prices)
-        if cost is not None:
-            yield CounterMetricFamily("paceline_cost", "Of the worker seconds, at the hourly prices.", value=cost)
+        yield from _cost_metrics(self._totals, self.prices or {})
         measuring = "Worker seconds in which versions were measured."
         yield CounterMetricFamily(
             "paceline_validation_worker_seconds", measuring, value=self._totals.validation.worker_s
@@ -224,6 +222,16 @@ def _worker_metrics(totals: Totals) -> Iterator[Metric]:
     yield seconds
     yield data
     yield idle
+
+
+def _cost_metrics(totals: Totals, prices: Mapping[str, float]) -> Iterator[Metric]:
+    cost = CounterMetricFamily("paceline_cost", "Of the worker seconds, at the hourly prices.", labels=["worker"])
+    for name, sums in _labelled(totals).items():
+        price = prices.get(name, prices.get("*"))
+        if price is not None:
+            cost.add_metric([name], price * (sums.used_s + sums.wasted_s) / 3600.0)
+    if cost.samples:
+        yield cost
 
 
 def _labelled(totals: Totals) -> dict[str, WorkerTotals]:
