@@ -14,6 +14,7 @@ PAGE = (ROOT / "docs" / "live-page.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.system
 def test_the_commands_make_a_report_of_two_runs(tmp_path: Path) -> None:
     blocks = {found["mark"]: found["text"] for found in BLOCK.finditer(PAGE)}
