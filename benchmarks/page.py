@@ -22,7 +22,7 @@ import grpc
 from benchmarks.measuring import parser, progress, write
 from paceline.coordination.effects import RoundRecord
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
-from paceline.server.history import History, radius_constant
+from paceline.server.history import History
 from paceline.server.picture import Picture
 from paceline.server.status import Situation
 from paceline.server.totals import Totals
@@ -43,7 +43,7 @@ class Books:
     def __init__(self, settings: RunSettings, records: Sequence[RoundRecord]) -> None:
         self._records = iter(records)
         self._last = records[0]
-        self.totals, self.history = Totals(), History(radius_constant(settings))
+        self.totals, self.history = Totals(), History(settings.radius_constant())
         self._picture = Picture(settings, self.totals, self.history)
 
     def round(self, *, told: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from paceline.allocation import constant_for
 from paceline.coordination.policies import SINGLE_RESULT, PolicyOptions, check_policy, parse_switch_at
 from paceline.durations import parse_duration
 from paceline.errors import UsageError
@@ -309,6 +310,10 @@ class RunSettings(SharedSettings):
             staleness=self.staleness,
             parts=self.partition,
         )
+
+    def radius_constant(self) -> float:
+        """Give the factor of ata-empirical's confidence radius, as people are shown it for every policy."""
+        return constant_for("ata-empirical", self.constants)
 
     def tasks_of_round(self) -> int:
         """Give the tasks that an update has: one, where each result makes one."""

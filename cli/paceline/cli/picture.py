@@ -11,13 +11,13 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from paceline.coordination.snapshot import WAITS_MUCH
+
 Status = Mapping[str, Any]
 
 # With fewer columns workers share lines.
 WIDE = 100
 BAR = 60
-# Of a worker's time; from here on it is said that it waits for data.
-_WAITS_MUCH = 0.1
 # What remains of a run below a second is not worth saying.
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -127,7 +127,7 @@ def _worker(worker: Mapping[str, Any], longest: int) -> str:
         learned += f" +- {radius_s:.2g}"
     tasks = f"{worker['allocation']} tasks now" if worker["allocation"] != 1 else "1 task now"
     says = worker["note"]
-    if worker["data_share"] >= _WAITS_MUCH:
+    if worker["data_share"] >= WAITS_MUCH:
         says = f"waits for data {worker['data_share']:.0%} of the time" + (f"; {says}" if says else "")
     line = (
         f"{worker['name']:<{longest}}  {worker['state']:<8}  {tasks:<14}  {learned:<26}  {worker['tasks_done']:>7} done"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paceline.allocation import ata_empirical_radius_s
-from paceline.coordination.ids import TaskId, WorkerName
+from paceline.coordination.ids import TaskId, WorkerName, in_order
 from paceline.coordination.leases import Lease, Phase
 from paceline.coordination.members import Member, Standing, Statistics
 from paceline.coordination.rounds import Round
@@ -134,7 +134,7 @@ def snapshot(state: State, now: float) -> Snapshot:
         round=state.round.number if state.round is not None else state.version,
         version=state.version,
         reason=state.reason,
-        workers=tuple(sorted(workers, key=lambda worker: (len(worker.name), worker.name))),
+        workers=tuple(sorted(workers, key=lambda worker: in_order(worker.name))),
     )
 
 

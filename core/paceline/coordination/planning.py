@@ -7,7 +7,7 @@ import math
 from paceline.coordination import saving, validating
 from paceline.coordination.effects import ApplyUpdate, Outcome, RoundPlanned, RoundRecord
 from paceline.coordination.events import UpdateApplied, UpdateFailed
-from paceline.coordination.ids import TaskId, WorkerName
+from paceline.coordination.ids import TaskId, WorkerName, in_order
 from paceline.coordination.leases import Phase
 from paceline.coordination.members import Member, Standing
 from paceline.coordination.plan import Exactly, Update, View, WorkerView
@@ -158,7 +158,7 @@ def _may_begin(state: State) -> bool:
 
 def _view(state: State, members: list[Member], tasks: int, *, again: bool) -> View:
     """Show the policy the given members: founders first, by name, so that a seed fixes what a draw means to whom."""
-    ordered = sorted(members, key=lambda m: (state.learned(m).first_round, len(m.name), m.name))
+    ordered = sorted(members, key=lambda m: (state.learned(m).first_round, in_order(m.name)))
     number = state.version + 1
     views = []
     for member in ordered:

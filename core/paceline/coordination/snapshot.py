@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from paceline.coordination.ids import WorkerName
 
+AWAY = frozenset(("away", "lost", "left"))
+"""In these states a worker has no session."""
+
+WAITS_MUCH = 0.1
+"""From this share of its time on people are told that a worker waits for data."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSnapshot:

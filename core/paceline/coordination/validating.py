@@ -18,7 +18,7 @@ import math
 from paceline.coordination.cut import Attempt
 from paceline.coordination.effects import JudgeVersion, LeaseVerdict, Outcome, SendCancel, Warn
 from paceline.coordination.events import TaskFailed, TaskResult, VersionJudged
-from paceline.coordination.ids import TaskId, WorkerName
+from paceline.coordination.ids import TaskId, WorkerName, in_order
 from paceline.coordination.joining import leave
 from paceline.coordination.leases import Lease
 from paceline.coordination.members import Member, Standing
@@ -105,7 +105,7 @@ def judged(state: State, event: VersionJudged) -> None:
 
 def _hand_out(state: State, measuring: Measuring) -> None:
     able = [member for member in state.members.values() if member.available(state.now)]
-    able.sort(key=lambda member: (len(member.name), member.name))
+    able.sort(key=lambda member: in_order(member.name))
     means_s = _means_s(state, able)
     speed = sum(1.0 / mean_s for mean_s in means_s.values())
     for member in able:

@@ -20,7 +20,6 @@ from paceline.server.driver import Action, Driver
 from paceline.server.evaluations import Evaluations
 from paceline.server.gate import Gate
 from paceline.server.greeting import greeting
-from paceline.server.history import radius_constant
 from paceline.server.keeper import BestKeeper
 from paceline.server.model import ServerModel
 from paceline.server.patience import Patience
@@ -137,7 +136,7 @@ def _restore(model: ServerModel, resumed: Resumed) -> None:
 def _machine(settings: RunSettings, prepared: Preparation, resumed: Resumed | None) -> Machine:
     policy = make_policy(settings.policy, settings.policy_options(), rng=np.random.default_rng(settings.seed))
     life, cut = (1, None) if resumed is None else (resumed.life, resumed.cut)
-    told = prepared.machine_settings(settings, radius_constant(settings), life)
+    told = prepared.machine_settings(settings, settings.radius_constant(), life)
     return Machine(told, policy, cut)
 
 

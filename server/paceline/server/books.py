@@ -27,7 +27,7 @@ from paceline.coordination.events import Hello
 from paceline.coordination.snapshot import Snapshot
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import PROTOCOL_VERSION
-from paceline.server.history import History, radius_constant
+from paceline.server.history import History
 from paceline.server.ledger import Ledger
 from paceline.server.log import RunLog
 from paceline.server.metrics import Metrics
@@ -88,7 +88,7 @@ class Books:
         self.metrics.waiting_rows = lambda: self._ledger.waiting
         self._number = secrets.randbelow(2**31)
         # Kept for the live page alone.
-        self._history = History(radius_constant(settings)) if settings.web_port is not None else None
+        self._history = History(settings.radius_constant()) if settings.web_port is not None else None
         if self._history is not None and version:
             retell_file(run_dir.ledger, self._history, version)
 

@@ -15,10 +15,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from paceline.allocation import ata_empirical_radius_s, constant_for
+from paceline.allocation import ata_empirical_radius_s
 from paceline.coordination.effects import RoundRecord
 from paceline.coordination.ids import WorkerName
-from paceline.settings import RunSettings
 
 T = TypeVar("T")
 
@@ -29,11 +28,6 @@ MOST_ROUNDS, MOST_BARS = 40, 4000
 _SAME_S = 1e-6
 # Workers whose learned speed is kept.
 MOST_LEARNED = 512
-
-
-def radius_constant(settings: RunSettings) -> float:
-    """Give the factor of the confidence radius that people are shown."""
-    return constant_for("ata-empirical", settings.constants)
 
 
 _NOTHING = np.zeros((0, 2), dtype=np.float32)
@@ -119,7 +113,7 @@ class History:
     """What happened in a run, in bounded memory. Owned by whoever feeds it: no lock.
 
     Args:
-        radius_constant: factor of the confidence radius, see `radius_constant`.
+        radius_constant: factor of the confidence radius, see `settings.RunSettings.radius_constant`.
 
     Attributes:
         rounds: curve of the rounds; measured: of the evaluations.

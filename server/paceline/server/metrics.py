@@ -20,17 +20,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from paceline.allocation import ORACLE, expected_rounds
-from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
+from paceline.coordination.snapshot import AWAY, Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
-from paceline.server.totals import OTHER, ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals
+from paceline.server.totals import OTHER, ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals, price_of
 from paceline.server.traffic import Traffic
 from paceline.version import __version__
 
 # So many workers have labels of their own; the sums of all further ones are told as worker="other".
 WORKER_LABELS = 1000
 SCRAPE_LIMIT_S = 5.0
-# In these states a worker has no session.
-_AWAY = frozenset(("away", "lost", "left"))
 
 
 class Metrics(Collector):
@@ -120,7 +118,7 @@ class Metrics(Collector):
         since_s = max(0.0, self.now() - self._totals.last_closed_s)
         yield GaugeMetricFamily("paceline_round_age_seconds", age, value=since_s)
         yield from _worker_metrics(self._totals)
-        yield from _cost_metrics(self._totals, self.prices or {})
+        yield from _cost_metrics(self._totals, self.prices)
         measuring = "Worker seconds in which versions were measured."
         yield CounterMetricFamily(
             "paceline_validation_worker_seconds", measuring, value=self._totals.validation.worker_s
@@ -144,7 +142,7 @@ class Metrics(Collector):
         for name, value in self.evaluation.items():
             evaluation.add_metric([name], value)
         yield evaluation
-        connected = sum(worker.state not in _AWAY for worker in snapshot.workers)
+        connected = sum(worker.state not in AWAY for worker in snapshot.workers)
         yield GaugeMetricFamily("paceline_workers_connected", "Workers with an open session.", value=connected)
         yield CounterMetricFamily(
             "paceline_received_bytes", "Tensor bytes that workers pushed.", value=self._traffic.pushed_bytes
@@ -224,12 +222,12 @@ def _worker_metrics(totals: Totals) -> Iterator[Metric]:
     yield idle
 
 
-def _cost_metrics(totals: Totals, prices: Mapping[str, float]) -> Iterator[Metric]:
+def _cost_metrics(totals: Totals, prices: Mapping[str, float] | None) -> Iterator[Metric]:
     cost = CounterMetricFamily("paceline_cost", "Of the worker seconds, at the hourly prices.", labels=["worker"])
     for name, sums in _labelled(totals).items():
-        price = prices.get(name, prices.get("*"))
+        price = price_of(prices, name)
         if price is not None:
-            cost.add_metric([name], price * (sums.used_s + sums.wasted_s) / 3600.0)
+            cost.add_metric([name], sums.cost(price))
     if cost.samples:
         yield cost
 
@@ -260,7 +258,7 @@ def _learned_metrics(workers: tuple[WorkerSnapshot, ...]) -> Iterator[Metric]:
 
 
 def _oracle_metrics(workers: tuple[WorkerSnapshot, ...], tasks: int) -> Iterator[Metric]:
-    means_s = [worker.mean_task_s for worker in workers if worker.state not in _AWAY and worker.mean_task_s]
+    means_s = [worker.mean_task_s for worker in workers if worker.state not in AWAY and worker.mean_task_s]
     if means_s and tasks:
         best = expected_rounds(np.array(means_s), tasks)[ORACLE]
         what = "What a round would take the oracle, if all took their learned means and nothing had to travel."

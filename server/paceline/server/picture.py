@@ -15,18 +15,16 @@ from typing import Any
 import numpy as np
 
 from paceline.allocation import expected_rounds
-from paceline.coordination.ids import WorkerName
-from paceline.coordination.snapshot import Snapshot
+from paceline.coordination.ids import WorkerName, in_order
+from paceline.coordination.snapshot import AWAY, Snapshot
 from paceline.server.history import History, Measured, RoundPoint, Thinned
 from paceline.server.status import Situation
-from paceline.server.totals import Totals
+from paceline.server.totals import Totals, price_of
 from paceline.settings import RunSettings
 
 # A chart with more lines cannot be read.
 MOST_LINES = 12
 _CURSOR = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,12})\.(\d{1,10})\.(\d{1,10})")
-# In these states a worker has no session.
-_AWAY = frozenset(("away", "lost", "left"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Picture:
         """Give the document, or what is new in it for a page that has some."""
         history = self._history
         learners = history.learners
-        lines = _chosen(sorted(learners, key=lambda name: (len(name), name)))
+        lines = _chosen(sorted(learners, key=in_order))
         marks = zlib.crc32("\n".join(lines).encode())
         version = self._totals.version
         if has.round > version or has.lines != marks or has.run != self._run_number:
@@ -141,7 +139,7 @@ class Picture:
         rows = []
         for worker in snapshot.workers:
             sums = self._totals.workers.get(worker.name)
-            price = self._price(worker.name)
+            price = price_of(self._settings.price, worker.name)
             row: dict[str, Any] = {
                 "name": worker.name,
                 "state": worker.state,
@@ -159,15 +157,11 @@ class Picture:
                     "idle_s": short(sums.idle_s),
                 }
                 if price is not None:
-                    row["cost"] = short(price * (sums.used_s + sums.wasted_s) / 3600.0)
+                    row["cost"] = short(sums.cost(price))
             if worker.note:
                 row["note"] = worker.note
             rows.append(row)
         return rows
-
-    def _price(self, name: str) -> float | None:
-        prices = self._settings.price
-        return None if prices is None else prices.get(name, prices.get("*"))
 
     def _ways(self, snapshot: Snapshot) -> list[dict[str, Any]]:
         """Estimate what the same rounds would have taken by other ways to share tasks out, from learned speeds.
@@ -175,11 +169,11 @@ class Picture:
         Among the workers that are there; of a run that is over, among those that there were.
         """
         learned = [worker for worker in snapshot.workers if worker.mean_task_s]
-        known = [worker for worker in learned if worker.state not in _AWAY] or learned
+        known = [worker for worker in learned if worker.state not in AWAY] or learned
         if not known or not self._totals.rounds:
             return []
         means_s = np.array([worker.mean_task_s for worker in known])
-        prices = [self._price(worker.name) for worker in known]
+        prices = [price_of(self._settings.price, worker.name) for worker in known]
         rounds = self._totals.rounds
         ways = []
         for name, expected in expected_rounds(means_s, self._settings.tasks_of_round()).items():
@@ -197,7 +191,7 @@ class Picture:
     def _timeline(self, after: int) -> dict[str, Any]:
         """Give the latest rounds: of each worker by its place in `workers` the seconds used, wasted and idle."""
         new = [record for record in self._history.latest if record.round > after]
-        names = sorted({worker.name for record in new for worker in record.workers}, key=lambda n: (len(n), n))
+        names = sorted({worker.name for record in new for worker in record.workers}, key=in_order)
         place = {name: number for number, name in enumerate(names)}
         rounds = []
         for record in new:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from paceline.coordination.effects import Outcome, RoundRecord
-from paceline.coordination.ids import WorkerName
+from paceline.coordination.ids import WorkerName, in_order
 from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
-from paceline.server.history import History, radius_constant
+from paceline.server.history import History
 from paceline.server.ledger_reader import LedgerReader, LedgerWorker
 from paceline.server.past_run import PastRun
 from paceline.server.picture import Picture
@@ -61,7 +61,7 @@ def picture_of(run: PastRun) -> dict[str, Any]:
         UsageError: the ledger is damaged.
     """
     settings = run.beginning.settings
-    totals, history = Totals(), History(radius_constant(settings))
+    totals, history = Totals(), History(settings.radius_constant())
     try:
         retell(run.ledger, history, heard=totals.observe)
         workers, events = run.ledger.workers(), run.ledger.events()
@@ -96,7 +96,7 @@ def _workers(known: list[LedgerWorker], learned: Speeds, last: RoundRecord | Non
     # The latest of the incarnations that had a name.
     by_name = {WorkerName(worker.name): worker for worker in known if worker.joined_s is not None}
     rows = []
-    for name in sorted(by_name.keys() | learned.keys() | allocation.keys(), key=lambda name: (len(name), name)):
+    for name in sorted(by_name.keys() | learned.keys() | allocation.keys(), key=in_order):
         worker = by_name.get(name)
         mean_s, radius_s = learned.get(name, (None, None))
         rows.append(

@@ -13,15 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from paceline.access import OPEN, Access
-from paceline.coordination.snapshot import Snapshot, WorkerSnapshot
+from paceline.coordination.snapshot import WAITS_MUCH, Snapshot, WorkerSnapshot
 from paceline.protos import coordinator_pb2 as pb
 from paceline.server.asking import ask
 from paceline.server.totals import Totals
 from paceline.settings import RunSettings
 from paceline.version import __version__
-
-# From this share of its time on it is said of a worker that it waits for data.
-WAITS_MUCH = 0.1
 
 # ---- the server's side ---------------------------------------------------------------------------------------------
 

@@ -55,9 +55,23 @@ class WorkerTotals:
         self.data_s += other.data_s
 
     @property
+    def worker_s(self) -> float:
+        """Worker seconds, used or wasted: the bill."""
+        return self.used_s + self.wasted_s
+
+    def cost(self, price: float) -> float:
+        """Give what they cost, at a price of an hour."""
+        return price * self.worker_s / 3600.0
+
+    @property
     def data_share(self) -> float:
         """Of the seconds of applied tasks, the share of waiting for samples."""
         return self.data_s / self.used_s if self.used_s > 0.0 else 0.0
+
+
+def price_of(prices: Mapping[str, float] | None, name: str) -> float | None:
+    """Give the price of an hour of a worker; "*" is that of all others, see settings.RunSettings.price."""
+    return None if prices is None else prices.get(name, prices.get("*"))
 
 
 @dataclass(slots=True)
@@ -176,7 +190,7 @@ class Totals:
     @property
     def worker_s(self) -> float:
         """Worker seconds in all, used or wasted: the bill."""
-        return self.sum.used_s + self.sum.wasted_s
+        return self.sum.worker_s
 
     def cost(self, prices: Mapping[str, float] | None) -> float | None:
         """Give the price of all worker seconds, validation left aside, at prices of an hour by name.
@@ -184,12 +198,8 @@ class Totals:
         Returns:
             None where no worker of it has a price.
         """
-        known = {name: prices.get(name, prices.get("*")) for name in self.workers} if prices else {}
-        paid = [
-            price * (self.workers[name].used_s + self.workers[name].wasted_s) / 3600.0
-            for name, price in known.items()
-            if price is not None
-        ]
+        known = [(sums, price_of(prices, name)) for name, sums in self.workers.items()]
+        paid = [sums.cost(price) for sums, price in known if price is not None]
         return sum(paid) if paid else None
 
     @property
