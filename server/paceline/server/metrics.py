@@ -8,7 +8,6 @@ the metrics.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from prometheus_client.registry import Collector
 from paceline.allocation import ORACLE, expected_rounds
 from paceline.coordination.snapshot import AWAY, Snapshot, WorkerSnapshot
 from paceline.errors import UsageError
+from paceline.server.onloop import LoopBusyError, on_loop
 from paceline.server.totals import OTHER, ROUND_BUCKETS_S, STALENESS_BUCKETS, Totals, WorkerTotals, price_of
 from paceline.server.traffic import Traffic
 from paceline.version import __version__
@@ -91,21 +91,11 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Give all metrics; called by the HTTP server, on a thread of its own."""
-        loop = self._loop
-        if loop is None:
+        if self._loop is None:
             return ()
-        cut: concurrent.futures.Future[list[Metric]] = concurrent.futures.Future()
-
-        def copy() -> None:
-            try:
-                cut.set_result(list(self._families()))
-            except Exception as error:
-                cut.set_exception(error)
-
         try:
-            loop.call_soon_threadsafe(copy)
-            return cut.result(SCRAPE_LIMIT_S)
-        except (RuntimeError, TimeoutError):  # the loop is closed or too busy: the scrape shows a gap, the run goes on
+            return on_loop(self._loop, lambda: list(self._families()), SCRAPE_LIMIT_S)
+        except LoopBusyError:  # the scrape shows a gap, the run goes on
             return ()
 
     def _families(self) -> Iterator[Metric]:

@@ -1,14 +1,13 @@
 """Serves the live page: its files to anybody, what the run does to whoever may see it.
 
 The HTTP server is the standard library's, on threads of its own; a document is made on the event loop that owns the
-books, as a scrape of metrics is. Nothing is pushed: a page asks, the
-less often the more there is to send.
+books, as a scrape of metrics is. Nothing is pushed: a page asks,
+the less often the more there is to send.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import gzip
 import ipaddress
 import json
@@ -30,6 +29,7 @@ import structlog
 from paceline.errors import UsageError
 from paceline.server.address import is_loopback_host
 from paceline.server.failures import address_of
+from paceline.server.onloop import LoopBusyError, on_loop
 from paceline.server.picture import Cursor, parse_cursor
 from paceline.tls import Tls
 from paceline.version import __version__
@@ -123,31 +123,18 @@ class WebPage:
             self._making.release()
 
     def _make(self, address: str, token: str, cursor: str) -> tuple[HTTPStatus, dict[str, Any]]:
-        made: concurrent.futures.Future[tuple[HTTPStatus, dict[str, Any]]] = concurrent.futures.Future()
-        took_s = 0.0
-
-        def make() -> None:
-            nonlocal took_s
-            if not made.set_running_or_notify_cancel():
-                return
+        def make() -> tuple[HTTPStatus, dict[str, Any], float]:
             began_s = time.perf_counter()
-            try:
-                code, reason = self._look(address, token)
-                if reason:
-                    made.set_result((_STATUS[code], {"error": reason}))
-                else:
-                    made.set_result((HTTPStatus.OK, self._documents(parse_cursor(cursor))))
-            except Exception as error:
-                made.set_exception(error)
-            took_s = time.perf_counter() - began_s
+            code, reason = self._look(address, token)
+            status = _STATUS[code] if reason else HTTPStatus.OK
+            document = {"error": reason} if reason else self._documents(parse_cursor(cursor))
+            return status, document, time.perf_counter() - began_s
 
         try:
-            self._loop.call_soon_threadsafe(make)
-            answer = made.result(ANSWER_LIMIT_S)
+            status, document, took_s = on_loop(self._loop, make, ANSWER_LIMIT_S)
             time.sleep(took_s * (1.0 / MOST_SHARE - 1.0))
-            return answer
-        except (RuntimeError, TimeoutError):
-            made.cancel()
+            return status, document
+        except LoopBusyError:
             return HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the server is busy or ends"}
         except Exception:
             structlog.get_logger().exception("the live page has a bug")
@@ -201,17 +188,23 @@ class _HttpServer(ThreadingHTTPServer):
         if full:
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread is to be had
+            self._leave(address)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            address = _address(client_address)
-            with self._seating:
-                self._seats[address] -= 1
-                if not self._seats[address]:
-                    del self._seats[address]
+            self._leave(_address(client_address))
+
+    def _leave(self, address: str) -> None:
+        with self._seating:
+            self._seats[address] -= 1
+            if not self._seats[address]:
+                del self._seats[address]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that went away, or does not speak TLS, is no news."""
