@@ -21,14 +21,23 @@ def history_of(rounds: int, names: tuple[str, ...] = ("w1", "w2")) -> History:
 
 @pytest.mark.parametrize("items", [0, 1, 7, 8, 9, 1000, 4097])
 def test_a_thinned_curve_stands_for_all_items_but_those_of_the_last_point(items: int) -> None:
-    curve: Thinned[tuple[int, ...]] = Thinned(lambda some: sum(some, ()), most=8)
+    curve: Thinned[tuple[int, ...]] = Thinned(lambda first, _, second, __: first + second, most=8)
     for number in range(items):
         curve.add((number,))
     assert len(curve.points) < 8
     assert all(len(point) == curve.stride for point in curve.points)
-    told = sum(curve.points, ())
-    assert told == tuple(range(len(told)))
-    assert 0 <= items - len(told) < curve.stride
+    assert sum((*curve.points, *curve.unfinished), ()) == tuple(range(items))
+    assert len(sum(curve.unfinished, ())) < curve.stride
+
+
+def test_however_long_a_run_few_items_wait_for_their_point() -> None:
+    curve: Thinned[float] = Thinned(lambda one, n, other, m: (n * one + m * other) / (n + m), most=8)
+    for number in range(100_003):
+        curve.add(float(number))
+    assert len(curve._waiting) <= 16
+    since = curve.stride * len(curve.points)
+    assert curve.unfinished == [pytest.approx((since + 100_002) / 2)]
+    assert curve.points[0] == pytest.approx((curve.stride - 1) / 2)
 
 
 def test_points_of_the_curve_are_means_of_their_rounds() -> None:
@@ -40,7 +49,6 @@ def test_points_of_the_curve_are_means_of_their_rounds() -> None:
     assert (first.round, first.loss) == (4, 2.75)  # the mean of 2, for one has no loss, and 3.5
     assert (second.round, second.loss) == (8, 6.5)
     assert second.seconds == pytest.approx(0.5 + 6.5 / 1000)
-    assert (second.used_s, second.wasted_s, second.idle_s) == pytest.approx((0.6, 0.2, 0.1))
 
 
 def test_the_latest_rounds_are_few_and_fewer_with_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:

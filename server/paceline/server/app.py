@@ -100,7 +100,6 @@ class Server:
 
     Attributes:
         address: where it really listens; known after start.
-        page: address of the live page; empty: there is none.
 
     Raises:
         UsageError: a logger's library is not installed.
@@ -123,7 +122,6 @@ class Server:
         self._tokens = TokenBook(settings.tokens) if settings.tokens is not None else None
         self._log = structlog.get_logger()
         self.address = self._bind
-        self.page = ""
         self._web: WebPage | None = None
 
     async def start(self) -> None:
@@ -280,8 +278,8 @@ class Server:
             )
             # Nobody is on the way to a loopback address, and no browser knows the CA.
             tls = None if is_loopback_host(settings.web_host) else self._tls
-            self.page = self._web.start(settings.web_host, settings.web_port, tls, tokens=settings.tokens is not None)
-            self._notes += (f"live page: {self.page}",)
+            url = self._web.start(settings.web_host, settings.web_port, tls, tokens=settings.tokens is not None)
+            self._notes += (f"live page: {url}",)
 
     async def _status(self) -> pb.StatusResponse:
         return self._parts.books.status(self._situation())

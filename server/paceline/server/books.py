@@ -86,11 +86,13 @@ class Books:
         self.metrics = Metrics(self.totals, snapshot, traffic, settings.policy)
         self.metrics.prices, self.metrics.tasks = settings.price, settings.tasks_of_round()
         self.metrics.waiting_rows = lambda: self._ledger.waiting
-        self._number = secrets.randbelow(2**31)
         # Kept for the live page alone.
-        self._history = History(settings.radius_constant()) if settings.web_port is not None else None
-        if self._history is not None and version:
-            retell_file(run_dir.ledger, self._history, version)
+        self._history: History | None = None
+        if settings.web_port is not None:
+            self._history = History(settings.radius_constant())
+            self._picture = Picture(settings, self.totals, self._history, secrets.randbelow(2**31))
+            if version:
+                retell_file(run_dir.ledger, self._history, version)
 
     def start(self, job_fingerprint_json: str, initial_model: str) -> None:
         """Open everything: the metrics port first, since it is the likeliest to fail and leaves nothing behind.
@@ -158,12 +160,8 @@ class Books:
         return status_response(self._settings, self.totals, self._snapshot(), situation)
 
     def picture(self, situation: Situation, has: Cursor) -> dict[str, Any]:
-        """Give the live page what is new for it; only where one is served."""
-        if self._history is None:
-            raise AssertionError("no history is kept: the settings name no web_port")
-        return Picture(self._settings, self.totals, self._history, self._number).document(
-            self._snapshot(), situation, has
-        )
+        """Give the live page what is new for it; only where the settings name a port for one."""
+        return self._picture.document(self._snapshot(), situation, has)
 
     def say_how_far(self, snapshot: Snapshot) -> None:
         """Have the log say how far the run is, where it has not for a while."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -34,39 +34,51 @@ _NOTHING = np.zeros((0, 2), dtype=np.float32)
 
 
 class Thinned(Generic[T]):
-    """The points of a curve, each standing for `stride` items.
+    """The points of a curve, each standing for `stride` items, a power of two.
+
+    Items wait for the next point as in a binary counter: two that stand for as many become one. So few are kept,
+    however many a point stands for.
 
     Args:
-        merge: makes one of neighbours that stand for as many items each.
+        merge: makes one of two neighbours, given how many items each stands for.
         most: fewer points than this are kept; even.
     """
 
-    def __init__(self, merge: Callable[[Sequence[T]], T], most: int = MOST_POINTS) -> None:
+    def __init__(self, merge: Callable[[T, int, T, int], T], most: int = MOST_POINTS) -> None:
         self.stride = 1
         self.points: list[T] = []
         self._merge = merge
         self._most = most
-        self._pending: list[T] = []
+        self._waiting: list[tuple[T, int]] = []
 
     @property
     def completes(self) -> bool:
         """Tell whether the next item makes a point."""
-        return len(self._pending) + 1 == self.stride
+        return sum(count for _, count in self._waiting) + 1 == self.stride
 
     @property
     def unfinished(self) -> list[T]:
         """Give what stands for the items since the last point: one that is not complete yet, or none."""
-        return [self._merge(self._pending)] if self._pending else []
+        if not self._waiting:
+            return []
+        point, items = self._waiting[0]
+        for other, count in self._waiting[1:]:
+            point, items = self._merge(point, items, other, count), items + count
+        return [point]
 
     def add(self, item: T) -> None:
         """Take an item."""
-        self._pending.append(item)
-        if len(self._pending) < self.stride:
+        count = 1
+        while self._waiting and self._waiting[-1][1] == count:
+            earlier, _ = self._waiting.pop()
+            item, count = self._merge(earlier, count, item, count), 2 * count
+        if count < self.stride:
+            self._waiting.append((item, count))
             return
-        self.points.append(self._merge(self._pending))
-        self._pending = []
+        self.points.append(item)
         if len(self.points) == self._most:
-            self.points = [self._merge(self.points[place : place + 2]) for place in range(0, self._most, 2)]
+            pairs = zip(self.points[::2], self.points[1::2], strict=True)
+            self.points = [self._merge(first, self.stride, second, self.stride) for first, second in pairs]
             self.stride *= 2
 
 
@@ -86,9 +98,6 @@ class RoundPoint:
     round: int
     loss: float
     seconds: float
-    used_s: float
-    wasted_s: float
-    idle_s: float
     learned: Learned
 
 
@@ -122,7 +131,7 @@ class History:
 
     def __init__(self, radius_constant: float) -> None:
         self.rounds: Thinned[RoundPoint] = Thinned(_mean_point)
-        self.measured: Thinned[Measured] = Thinned(lambda some: some[-1])
+        self.measured: Thinned[Measured] = Thinned(lambda _, __, later, ___: later)
         self.latest: deque[RoundRecord] = deque()
         self._bars = 0
         self._closed_s = 0.0
@@ -140,15 +149,11 @@ class History:
             self._shift_s = self._closed_s - record.opened_s
         record = replace(record, opened_s=record.opened_s + self._shift_s)
         self._closed_s = record.opened_s + record.seconds
-        used_s = wasted_s = idle_s = 0.0
         for worker in record.workers:
-            used_s += worker.used_s
-            wasted_s += worker.wasted_s
-            idle_s += worker.idle_s
             if worker.used:
                 self._apply(worker.name, record.round, worker.used, worker.used_s)
         learned = self.learned(record.round) if self.rounds.completes else _NOTHING
-        self.rounds.add(RoundPoint(record.round, record.loss, record.seconds, used_s, wasted_s, idle_s, learned))
+        self.rounds.add(RoundPoint(record.round, record.loss, record.seconds, learned))
         self.latest.append(record)
         self._bars += len(record.workers)
         while len(self.latest) > MOST_ROUNDS or (self._bars > MOST_BARS and len(self.latest) > 1):
@@ -193,20 +198,11 @@ class History:
         mine.seconds += seconds
 
 
-def _mean_point(points: Sequence[RoundPoint]) -> RoundPoint:
-    def mean(values: Iterator[float]) -> float:
-        known = [value for value in values if math.isfinite(value)]
-        return sum(known) / len(known) if known else math.nan
+def _mean_point(first: RoundPoint, rounds: int, second: RoundPoint, more: int) -> RoundPoint:
+    def mean(one: float, other: float) -> float:
+        if math.isfinite(one) and math.isfinite(other):
+            return (rounds * one + more * other) / (rounds + more)
+        return other if math.isfinite(other) else one
 
-    last = points[-1]
-    if len(points) == 1:
-        return last
-    return RoundPoint(
-        last.round,
-        mean(point.loss for point in points),
-        mean(point.seconds for point in points),
-        mean(point.used_s for point in points),
-        mean(point.wasted_s for point in points),
-        mean(point.idle_s for point in points),
-        last.learned,
-    )
+    loss, seconds = mean(first.loss, second.loss), mean(first.seconds, second.seconds)
+    return RoundPoint(second.round, loss, seconds, second.learned)

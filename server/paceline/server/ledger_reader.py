@@ -147,8 +147,8 @@ class LedgerReader:
 
     def rounds_with_leases(self) -> Iterator[tuple[RoundRecord, list[LeaseRecord]]]:
         """Give the rounds that stand, in order, each with the leases that ended in it; one at a time in memory."""
-        for row in self._rows("SELECT * FROM rounds WHERE void IS NULL ORDER BY round"):
-            yield _round(row), self.leases(row["round"])
+        for record in self.each_round():
+            yield record, self.leases(record.round)
 
     def last_uses(self) -> dict[int, int]:
         """Give for each version that was still used after its next round the last committed round that used it."""

@@ -114,10 +114,8 @@ class Picture:
             "state": snapshot.state,
             "situation": snapshot.situation,
             "decision": snapshot.reason,
-            "round": snapshot.round,
             "rounds": situation.rounds,
             "version": totals.version,
-            "elapsed_s": short(situation.elapsed_s),
             "training_s": short(totals.training_s),
             "rounds_s": short(totals.round_s),
             "loss": short(totals.losses[-1]) if totals.losses else None,
@@ -214,9 +212,6 @@ def _curve(points: Sequence[RoundPoint]) -> dict[str, list[Any]]:
         "round": [point.round for point in points],
         "loss": _all_short(point.loss for point in points),
         "seconds": _all_short(point.seconds for point in points),
-        "used_s": _all_short(point.used_s for point in points),
-        "wasted_s": _all_short(point.wasted_s for point in points),
-        "idle_s": _all_short(point.idle_s for point in points),
     }
 
 

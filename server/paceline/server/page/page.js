@@ -31,7 +31,7 @@ class Run {
     this.workers = document.workers;
     this.ways = document.ways;
     const { since } = document.curve;
-    for (const name of ["round", "loss", "seconds", "used_s", "wasted_s", "idle_s"]) {
+    for (const name of ["round", "loss", "seconds"]) {
       this.curve[name] = (this.curve[name] || []).slice(0, since).concat(document.curve[name]);
     }
     for (const name of ["mean_s", "radius_s"]) {
@@ -44,11 +44,12 @@ class Run {
   }
 
   takeMeasured({ since, round, metrics }) {
-    this.measured.round = this.measured.round.slice(0, since).concat(round);
+    const before = this.measured;
+    this.measured = { round: before.round.slice(0, since).concat(round), metrics: {} };
     for (const [name, values] of Object.entries(metrics)) {
-      const before = (this.measured.metrics[name] || []).slice(0, since);
-      while (before.length < since) before.push(null);
-      this.measured.metrics[name] = before.concat(values);
+      const known = (before.metrics[name] || []).slice(0, since);
+      while (known.length < since) known.push(null);
+      this.measured.metrics[name] = known.concat(values);
     }
   }
 
