@@ -38,11 +38,12 @@ def main(role: str, parent: int, reports_to: int) -> int:
         parent: its process id.
         reports_to: descriptor for its reports; a worker makes none.
     """
-    _end_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
+    end_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
     return _serve(reports_to) if role == "server" else _work()
 
 
-def _end_with(parent: int, death_signal: signal.Signals) -> None:
+def end_with(parent: int, death_signal: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent is gone, where it can."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal)
     # It may have died before we asked to be told.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -62,23 +62,50 @@ class ServerCommand(RunSettings):
         return RunSettings.model_validate(values | changes)
 
 
-class RunCommand(ServerCommand):
-    """What `paceline run` is told: a server's settings, and those of the workers it starts on this machine.
+class OwnWorkersCommand(ServerCommand):
+    """What a command is told that starts a server and its workers.
 
     Attributes:
         workers: how many; they are called w1, w2, ...
+    """
+
+    # The server is for its own workers, and waits for them.
+    not_offered: ClassVar[frozenset[str]] = frozenset(
+        {"bind", "insecure", "tls_dir", "tokens", "min_workers", "web_host"}
+    )
+
+    workers: Count = 2
+
+    @model_validator(mode="after")
+    def _workers_are_enough(self) -> Self:
+        if self.policy in EMPLOYING and self.tasks > self.workers:
+            what = f"policy {self.policy} waits for as many workers as tasks"
+            raise SettingsError(
+                f"tasks is {self.tasks} for {self.workers} workers: {what}, so expected at most {self.workers}"
+            )
+        if self.partition > self.workers:
+            raise SettingsError(f"partition is {self.partition} for {self.workers} workers: each part needs its own")
+        names = self.worker_names()
+        unknown = [name for name in self.means_s or {} if name not in names]
+        if unknown:
+            raise UsageError(f"--means names {unknown[0]!r}: expected workers of this run, {names[0]} to {names[-1]}")
+        return self
+
+    def worker_names(self) -> tuple[str, ...]:
+        """Name the workers."""
+        return tuple(f"w{number}" for number in range(1, self.workers + 1))
+
+
+class RunCommand(OwnWorkersCommand):
+    """What `paceline run` is told: a server's settings, and those of the workers it starts on this machine.
+
+    Attributes:
         pace: one per worker, or one for all.
         delay: laws, one per worker, or one for all.
         delay_seed: of the delays' draws; None: fresh.
         loaders, loader_limit_s, cache, cache_bytes: of each worker, see settings.WorkerSettings.
     """
 
-    # Its server listens on this machine alone, at a free port, and waits for its own workers.
-    not_offered: ClassVar[frozenset[str]] = frozenset(
-        {"bind", "insecure", "tls_dir", "tokens", "min_workers", "web_host"}
-    )
-
-    workers: Count = 2
     pace: tuple[float, ...] = (1.0,)
     delay: tuple[str, ...] | None = None
     delay_seed: int | None = Field(default=None, ge=0)
@@ -111,22 +138,7 @@ class RunCommand(ServerCommand):
 
         per_worker(self.pace, self.workers, "--pace")
         per_worker(self.delay or ("",), self.workers, "--delay")
-        if self.policy in EMPLOYING and self.tasks > self.workers:
-            what = f"policy {self.policy} waits for as many workers as tasks"
-            raise SettingsError(
-                f"tasks is {self.tasks} for {self.workers} workers: {what}, so expected at most {self.workers}"
-            )
-        if self.partition > self.workers:
-            raise SettingsError(f"partition is {self.partition} for {self.workers} workers: each part needs its own")
-        names = self.worker_names()
-        unknown = [name for name in self.means_s or {} if name not in names]
-        if unknown:
-            raise UsageError(f"--means names {unknown[0]!r}: expected workers of this run, {names[0]} to {names[-1]}")
         return self
-
-    def worker_names(self) -> tuple[str, ...]:
-        """Name the workers."""
-        return tuple(f"w{number}" for number in range(1, self.workers + 1))
 
     def worker_settings(self, server: str) -> tuple[WorkerSettings, ...]:
         """Give each worker its settings, in the order of their names."""
@@ -153,28 +165,17 @@ class RunCommand(ServerCommand):
         )
 
 
-class RayCommand(ServerCommand):
+class RayCommand(OwnWorkersCommand):
     """What `paceline ray` is told: a server's settings, and where its workers are placed.
 
     Attributes:
-        workers: how many; they are called w1, w2, ...
         ray_address: of the cluster; "auto": the one that this machine belongs to.
         cpus_per_worker, gpus_per_worker: what Ray sets aside for each; None: one GPU where the cluster has any.
     """
 
-    # Its server is reached by the workers that it placed, over certificates of its own.
-    not_offered: ClassVar[frozenset[str]] = frozenset(
-        {"bind", "insecure", "tls_dir", "tokens", "min_workers", "web_host"}
-    )
-
-    workers: Count = 2
     ray_address: str = "auto"
     cpus_per_worker: float = Field(default=1.0, ge=0, le=4096)
     gpus_per_worker: float | None = Field(default=None, ge=0, le=64)
-
-    def worker_names(self) -> tuple[str, ...]:
-        """Name the workers."""
-        return tuple(f"w{number}" for number in range(1, self.workers + 1))
 
 
 class WorkerCommand(WorkerSettings):

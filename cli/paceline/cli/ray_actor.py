@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from paceline.cli.child import end_with
 from paceline.cli.processes import of_child
+from paceline.secret_files import write_secret
 
 _TAIL_LINES = 3
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerProcess:
@@ -40,20 +41,12 @@ class WorkerProcess:
         device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
         with tempfile.TemporaryDirectory(prefix="paceline-") as tls:
             for name, data in files.items():
-                path = Path(tls) / name
-                path.touch(mode=0o600)
-                path.write_bytes(data)
+                write_secret(Path(tls) / name, data)
             command = [sys.executable, "-m", "paceline.cli", "worker", *arguments, "--tls-dir", tls, "--device", device]
             environment = of_child(os.environ)
             with tempfile.TemporaryFile("w+") as said:
-                process = subprocess.Popen(
-                    command, cwd=self._folder, env=environment, stderr=said, preexec_fn=_end_with_parent
-                )
+                end = partial(end_with, os.getpid(), signal.SIGKILL)
+                process = subprocess.Popen(command, cwd=self._folder, env=environment, stderr=said, preexec_fn=end)
                 code = process.wait()
                 said.seek(0)
                 return code, " ".join(said.read().splitlines()[-_TAIL_LINES:])
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

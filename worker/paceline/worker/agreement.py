@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -16,7 +17,7 @@ from paceline.job import Job
 from paceline.layout import contribution_layout
 from paceline.loading import build_dataset, build_validation
 from paceline.protos import coordinator_pb2 as pb
-from paceline.settings import SharedSettings
+from paceline.settings import SharedSettings, WorkerSettings
 from paceline.streams import ShardCache, use_cache
 from paceline.worker import convert
 
@@ -52,6 +53,11 @@ class WarmUp:
     trouble: str | None = None
     load_s: float = 0.0
     compute_s: float = 0.0
+
+
+def cache_of(settings: WorkerSettings, worked: Callable[[], None]) -> ShardCache:
+    """Give a worker's cache of shards; `worked` hears of each piece that has come."""
+    return ShardCache(settings.cache, settings.cache_bytes, lambda nbytes: worked())
 
 
 def build(job: Job, shared: SharedSettings, device: torch.device, cache: ShardCache | None = None) -> BuiltJob:

@@ -21,18 +21,16 @@ from paceline.errors import PacelineError, RefusedError
 from paceline.fingerprint import JobFingerprint, differences
 from paceline.gradients import TaskGradient
 from paceline.job import Job
-from paceline.laws import parse_law
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.framing import crc32c
 from paceline.settings import WorkerSettings
-from paceline.streams import ShardCache
 from paceline.tasks import is_validation
 from paceline.worker import convert
-from paceline.worker.agreement import BuiltJob, build, warm_up
+from paceline.worker.agreement import BuiltJob, build, cache_of, warm_up
 from paceline.worker.connection import Connection
 from paceline.worker.desk import Desk, Identity, Terms
 from paceline.worker.device import describe_device
-from paceline.worker.execution import Executor, FinishedTask, GivenUpTask, LoadedTask, Slowness, delay_rng
+from paceline.worker.execution import Executor, FinishedTask, GivenUpTask, LoadedTask, Slowness
 from paceline.worker.leader import Leader
 from paceline.worker.leases import Compute, Deliver, End, FailedTask, HeldLease, Load, Settle, Step
 from paceline.worker.samples import Samples
@@ -78,8 +76,7 @@ class Worker:
         self._device = device
         self._say = say
         self._incarnation = secrets.token_hex(16)
-        delay = parse_law(settings.delay) if settings.delay else None
-        self._slowness = Slowness(settings.pace, delay, delay_rng(settings.delay_seed, name))
+        self._slowness = Slowness.of(settings, name)
         identity = Identity(
             name=name,
             incarnation=self._incarnation,
@@ -191,17 +188,13 @@ class Worker:
             del self._executor, self._sums
         if self._leader is not None:
             self._leader.order_build(terms.shared)
-        self._built = built = build(self._job, terms.shared, self._device, self._cache())
+        self._built = built = build(self._job, terms.shared, self._device, cache_of(self._settings, self._desk.worked))
         if self._leader is not None:
             self._leader.built(built)
         desk = self._desk
         self._executor = Executor(built.runner, self._slowness, desk.sleep, desk.worked, self._samples.load)
         self._sums = SumPool(built.runner.new_sum)
         return built
-
-    def _cache(self) -> ShardCache:
-        settings, worked = self._settings, self._desk.worked
-        return ShardCache(settings.cache, settings.cache_bytes, lambda nbytes: worked())
 
     def _take_constants(self, terms: Terms, built: BuiltJob) -> bool:
         """Take what travels once; False if other terms came meanwhile."""

@@ -18,7 +18,7 @@ import grpc
 from pydantic import ValidationError
 
 from paceline.access import Access
-from paceline.errors import JobImportError, PacelineError
+from paceline.errors import JobImportError, PacelineError, RefusedError, UnavailableError, UsageError
 from paceline.protos import coordinator_pb2 as pb
 from paceline.protos.channels import handshake_problem, metadata, open_channel
 from paceline.protos.coordinator_pb2_grpc import CoordinatorStub
@@ -88,12 +88,9 @@ def examine(patient: Patient) -> Iterator[Step]:
 
 
 class _Wrong(Exception):  # noqa: N818  # it ends the examination, and is no error
-    def __init__(self, name: str, says: str, exit_code: int) -> None:
+    def __init__(self, name: str, says: str, kind: type[PacelineError]) -> None:
         super().__init__(says)
-        self.step = Step(name, False, says, exit_code)
-
-
-_UNREACHABLE, _REFUSED, _USAGE = 69, 77, 2
+        self.step = Step(name, False, says, kind.exit_code)
 
 
 def _resolved(patient: Patient) -> Step:
@@ -102,7 +99,7 @@ def _resolved(patient: Patient) -> Step:
     except OSError as error:
         why = error.strerror or error
         says = f"{patient.host!r} is not known here ({why}): say an address, or add it to /etc/hosts or your DNS"
-        raise _Wrong("name", says, _UNREACHABLE) from None
+        raise _Wrong("name", says, UnavailableError) from None
     addresses = dict.fromkeys(str(row[4][0]) for row in found)
     return Step("name", True, f"{patient.host} is {', '.join(addresses)}")
 
@@ -116,22 +113,22 @@ def _reached(patient: Patient) -> Step:
             f"nobody listens on port {patient.port} of {patient.host}: is the server running, and started with"
             f" --bind 0.0.0.0:{patient.port}? (without --bind it listens to its own machine alone)"
         )
-        raise _Wrong("port", says, _UNREACHABLE) from None
+        raise _Wrong("port", says, UnavailableError) from None
     except TimeoutError:
         says = (
             f"no answer within {CONNECT_S:g} s: a firewall between here and {patient.host} drops what goes to the port"
         )
-        raise _Wrong("route", says, _UNREACHABLE) from None
+        raise _Wrong("route", says, UnavailableError) from None
     except OSError as error:
         says = f"{patient.host} cannot be reached from here: {error.strerror or error}"
-        raise _Wrong("route", says, _UNREACHABLE) from None
+        raise _Wrong("route", says, UnavailableError) from None
     return Step("port", True, f"somebody listens on port {patient.port}; this machine is {here} to him")
 
 
 def _encrypted(patient: Patient) -> Step:
     problem = handshake_problem(patient.address, patient.access.tls)
     if problem is not None:
-        raise _Wrong("tls", problem, _REFUSED)
+        raise _Wrong("tls", problem, RefusedError)
     tls = patient.access.tls
     if tls is None:
         return Step("tls", True, "nothing is encrypted, on both sides")
@@ -162,7 +159,9 @@ def _welcomed(patient: Patient) -> pb.Welcome:
         try:
             answer = next(iter(call))
         except StopIteration:
-            raise _Wrong("hello", "the server ended the session without a word: look at its log", _REFUSED) from None
+            raise _Wrong(
+                "hello", "the server ended the session without a word: look at its log", RefusedError
+            ) from None
         except grpc.RpcError as error:
             raise _of_call(error) from None
         finally:
@@ -170,22 +169,22 @@ def _welcomed(patient: Patient) -> pb.Welcome:
             call.cancel()
     if answer.WhichOneof("message") == "refused":
         code = pb.RefusalCode.Name(answer.refused.code).removeprefix("REFUSAL_CODE_").lower().replace("_", " ")
-        raise _Wrong("hello", f"{answer.refused.reason} ({code})", _REFUSED)
+        raise _Wrong("hello", f"{answer.refused.reason} ({code})", RefusedError)
     return answer.welcome
 
 
 def _of_call(error: grpc.RpcError) -> _Wrong:
     code, details = error.code(), str(error.details() or "")
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return _Wrong("token", details, _REFUSED)
+        return _Wrong("token", details, RefusedError)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return _Wrong("token", f"{details}; a worker waits by itself", _REFUSED)
+        return _Wrong("token", f"{details}; a worker waits by itself", RefusedError)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return _Wrong("hello", "something answers there, but it is no paceline server", _REFUSED)
+        return _Wrong("hello", "something answers there, but it is no paceline server", RefusedError)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return _Wrong("hello", f"no welcome within {WELCOME_S:g} s: the server is busy, or stopped", _UNREACHABLE)
+        return _Wrong("hello", f"no welcome within {WELCOME_S:g} s: the server is busy, or stopped", UnavailableError)
     first = next(iter(details.splitlines()), code.name)
-    return _Wrong("hello", f"what listens there does not speak as a paceline server does: {first}", _UNREACHABLE)
+    return _Wrong("hello", f"what listens there does not speak as a paceline server does: {first}", UnavailableError)
 
 
 def _let_in(patient: Patient, welcome: pb.Welcome) -> Step:
@@ -198,7 +197,7 @@ def _same_version(welcome: pb.Welcome) -> Step:
         SharedSettings.model_validate_json(welcome.settings_json)
     except ValidationError as error:
         says = f"the server (paceline {welcome.package_version}) has settings that {__version__} does not know: "
-        raise _Wrong("version", f"{says}{error.errors()[0]['msg']}; install the same on both", _REFUSED) from None
+        raise _Wrong("version", f"{says}{error.errors()[0]['msg']}; install the same on both", RefusedError) from None
     if welcome.package_version != __version__:
         return Step(
             "version",
@@ -223,10 +222,10 @@ def _same_job(patient: Patient, welcome: pb.Welcome) -> Step:
         here = build(load_job(patient.job, patient.data), shared, torch.device("cpu")).fingerprint
     except JobImportError as error:
         last = error.traceback_text.strip().splitlines()[-1:] or [""]
-        raise _Wrong("job", f"{error} ({last[0].strip()})", _USAGE) from None
+        raise _Wrong("job", f"{error} ({last[0].strip()})", UsageError) from None
     except PacelineError as error:
-        raise _Wrong("job", str(error), error.exit_code) from None
+        raise _Wrong("job", str(error), type(error)) from None
     found = differences(JobFingerprint.from_json(welcome.job_fingerprint_json), here)
     if found:
-        raise _Wrong("job", f"it is not the server's: {'; '.join(found)}", _REFUSED)
+        raise _Wrong("job", f"it is not the server's: {'; '.join(found)}", RefusedError)
     return Step("job", True, f"{patient.job} is the server's: the same tensors, the same samples")

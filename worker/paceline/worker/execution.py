@@ -14,7 +14,8 @@ from paceline.coordination.ids import TaskId
 from paceline.errors import TaskError
 from paceline.evaluation import ValidationSums
 from paceline.gradients import TaskGradient, TaskRunner
-from paceline.laws import Law
+from paceline.laws import Law, parse_law
+from paceline.settings import WorkerSettings
 from paceline.task_loading import TaskBatch
 from paceline.tasks import is_validation, task_name
 from paceline.worker.leases import FailedTask
@@ -37,6 +38,16 @@ class Slowness:
     pace: float = 1.0
     delay: Law | None = None
     rng: np.random.Generator | None = None
+
+    @classmethod
+    def of(cls, settings: WorkerSettings, name: str) -> Slowness:
+        """Give that of the worker of this name.
+
+        Raises:
+            UsageError: the delay is no law.
+        """
+        delay = parse_law(settings.delay) if settings.delay else None
+        return cls(settings.pace, delay, delay_rng(settings.delay_seed, name))
 
     def delay_s(self) -> float:
         """Draw the seconds to sleep before a task."""

@@ -12,11 +12,9 @@ import torch
 from paceline.contribution import ContributionBuffer
 from paceline.errors import PacelineError
 from paceline.job import Job
-from paceline.laws import parse_law
 from paceline.settings import SharedSettings, WorkerSettings
-from paceline.streams import ShardCache
-from paceline.worker.agreement import BuiltJob, build, warm_up
-from paceline.worker.execution import Executor, Slowness, delay_rng
+from paceline.worker.agreement import BuiltJob, build, cache_of, warm_up
+from paceline.worker.execution import Executor, Slowness
 from paceline.worker.samples import Samples
 from paceline.worker.shift import work
 from paceline.worker.team import Json, Team
@@ -44,8 +42,7 @@ class Follower:
         self._device = device
         self._team = team
         self._say = say
-        delay = parse_law(settings.delay) if settings.delay else None
-        self._slowness = Slowness(settings.pace, delay, delay_rng(settings.delay_seed, f"rank {team.place.rank}"))
+        self._slowness = Slowness.of(settings, f"rank {team.place.rank}")
         self._samples = Samples(settings, device, say, team.step)
         self._ends_at: float | None = None
         self._built: BuiltJob
@@ -90,7 +87,7 @@ class Follower:
 
     def _build(self, shared: SharedSettings) -> None:
         self._samples.close()
-        cache = ShardCache(self._settings.cache, self._settings.cache_bytes, lambda nbytes: self._team.step())
+        cache = cache_of(self._settings, self._team.step)
         self._built = built = build(self._job, shared, self._device, cache)
         self._executor = Executor(built.runner, self._slowness, self._sleep, self._team.step, self._samples.load)
         self._total = built.runner.new_sum()

@@ -80,13 +80,16 @@ def _run(settings: WorkerSettings, name: str, place: Place | None) -> int:
     if access.token and access.tls is None and not _LOOPBACK.fullmatch(settings.server):
         _say(f"the token goes to {settings.server} unencrypted: who is on the way can take it (no --tls-dir)")
     job = load_job(settings.job, settings.data)
-    device, team = find_device(settings.device), None
-    if place is not None:
+    if place is None:
+        device, team = find_device(settings.device), None
+    else:
         settings, device = _of_rank(settings, place)
         team = Team(place, device)
     worker = Worker(settings, job, device, name, _say, access, team)
     with _signals(worker):
         ending = worker.run()
+    if team is not None:
+        team.close()
     _say(f"{ending}; done: {worker.tasks_done} tasks, {worker.work_s:.1f} s of work")
     return 0
 
@@ -102,9 +105,9 @@ def _follow(settings: WorkerSettings, place: Place) -> int:
 
 def _of_rank(settings: WorkerSettings, place: Place) -> tuple[WorkerSettings, torch.device]:
     """Give what one of several processes is told, and its device."""
-    device = find_device(settings.device)
     if settings.device.startswith("cuda:"):
         raise SettingsError(f"device is {settings.device!r} for {place.size} processes: expected auto, cuda or cpu")
+    device = find_device(settings.device)
     if device.type == "cuda":
         device = find_device(f"cuda:{place.rank}")
     # Which tasks a process will draw is not known before it does, so nothing can be loaded ahead.
